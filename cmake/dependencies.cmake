@@ -1,0 +1,45 @@
+# Third-party code, all of it brought by package clients (tools/setup.sh); THIRD_PARTY.md lists versions and licences.
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(CLI11 REQUIRED)
+
+# ggml and nlohmann/json come from one pinned llama.cpp source tree in the cache folder.
+if(NOT MOERGE_LLAMA_DIR)
+  execute_process(COMMAND ${CMAKE_SOURCE_DIR}/tools/fetch-llama.sh OUTPUT_VARIABLE MOERGE_LLAMA_DIR
+                  OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+endif()
+set(BUILD_SHARED_LIBS OFF)
+set(GGML_BUILD_COMMIT 0c1e57098 CACHE STRING "")  # else ggml asks git about OUR repository
+set(GGML_CCACHE OFF CACHE BOOL "")
+set(GGML_BUILD_TESTS OFF CACHE BOOL "")
+set(GGML_BUILD_EXAMPLES OFF CACHE BOOL "")
+set(moerge_build_type ${CMAKE_BUILD_TYPE})
+set(CMAKE_BUILD_TYPE Release)                      # ggml is fast in the sanitizer build as well
+add_subdirectory(${MOERGE_LLAMA_DIR}/ggml ${CMAKE_BINARY_DIR}/ggml EXCLUDE_FROM_ALL SYSTEM)
+set(CMAKE_BUILD_TYPE ${moerge_build_type})
+
+add_library(moerge_json INTERFACE)
+target_include_directories(moerge_json SYSTEM INTERFACE ${MOERGE_LLAMA_DIR}/vendor)
+
+# The one Rust library. Its target folder is shared by all presets: it is compiled once.
+find_program(MOERGE_CARGO cargo REQUIRED HINTS $ENV{HOME}/.cargo/bin)
+set(rust_dir ${CMAKE_SOURCE_DIR}/rust)
+set(rust_target ${CMAKE_SOURCE_DIR}/build/rust)
+set(rust_lib ${rust_target}/release/libmoerge_rust.a)
+file(GLOB rust_sources CONFIGURE_DEPENDS ${rust_dir}/src/*.rs)
+add_custom_command(OUTPUT ${rust_lib}
+  COMMAND ${CMAKE_COMMAND} -E env CARGO_TARGET_DIR=${rust_target} ${MOERGE_CARGO} build --release --locked --quiet
+          --manifest-path ${rust_dir}/Cargo.toml
+  DEPENDS ${rust_sources} ${rust_dir}/Cargo.toml ${rust_dir}/Cargo.lock
+  COMMENT "Compiling the Rust library (tokenizers)" VERBATIM)
+add_custom_target(moerge_rust_build DEPENDS ${rust_lib})
+add_library(moerge_rust STATIC IMPORTED GLOBAL)
+set_target_properties(moerge_rust PROPERTIES IMPORTED_LOCATION ${rust_lib} INTERFACE_INCLUDE_DIRECTORIES ${rust_dir}
+  INTERFACE_LINK_LIBRARIES "Threads::Threads;${CMAKE_DL_LIBS};m")
+add_dependencies(moerge_rust moerge_rust_build)
+
+if(MOERGE_TESTS)
+  enable_testing()
+  find_package(GTest REQUIRED)
+endif()
