@@ -1,0 +1,32 @@
+#pragma once
+// JSON with the limits that hostile files need. Key order is kept, so that an edited config.json stays
+// readable.
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace moerge {
+
+using Json = nlohmann::ordered_json;
+
+/// Deeper documents are refused while parsing (the library's recursive copy would overflow the stack).
+inline constexpr int kMaxJsonDepth = 64;
+
+/// Parses a whole document; `where` (a path) starts every error message. Throws ErrorKind::input.
+Json parse_json(std::string_view text, const std::string& where);
+
+/// Reads and parses a file of at most 64 MB.
+Json read_json(const std::filesystem::path& file);
+
+/// Members of an object by name; empty when the member is absent or null. A member of another type is an
+/// error that names `where` and the key.
+std::optional<int64_t> json_int(const Json& object, const char* key, const std::string& where);
+std::optional<double> json_number(const Json& object, const char* key, const std::string& where);
+std::optional<bool> json_bool(const Json& object, const char* key, const std::string& where);
+std::optional<std::string> json_string(const Json& object, const char* key, const std::string& where);
+
+}  // namespace moerge

@@ -1,0 +1,48 @@
+#include "moerge/base/json.h"
+
+#include <gtest/gtest.h>
+
+#include "moerge/base/error.h"
+
+namespace moerge {
+namespace {
+
+std::string message_of(std::string_view text) {
+  try {
+    parse_json(text, "config.json");
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Json, KeepsTheOrderOfKeys) { EXPECT_EQ(parse_json(R"({"b":1,"a":2})", "x").dump(), R"({"b":1,"a":2})"); }
+
+TEST(Json, RefusesAMillionLevels) {
+  EXPECT_NE(message_of(std::string(1000000, '[')).find("nested deeper than 64"), std::string::npos);
+  std::string objects;
+  for (int i = 0; i < 100000; i++) objects += R"({"a":)";
+  EXPECT_NE(message_of(objects).find("nested deeper"), std::string::npos);
+  EXPECT_EQ(message_of(std::string(60, '[') + std::string(60, ']')), "");
+}
+
+TEST(Json, SaysWhereItIsWrong) {
+  EXPECT_EQ(message_of("{\n  \"a\": }").rfind("config.json: not valid JSON: parse error at line 2", 0), 0u);
+  EXPECT_NE(message_of("\"\xff\""), "");
+  EXPECT_NE(message_of(""), "");
+}
+
+TEST(Json, TypedMembers) {
+  const Json object = parse_json(R"({"n":3,"x":1.5,"s":"t","z":null,"big":18446744073709551615})", "c");
+  EXPECT_EQ(json_int(object, "n", "c"), 3);
+  EXPECT_EQ(json_number(object, "n", "c"), 3.0);
+  EXPECT_EQ(json_string(object, "s", "c"), "t");
+  EXPECT_FALSE(json_int(object, "z", "c"));
+  EXPECT_FALSE(json_bool(object, "missing", "c"));
+  EXPECT_THROW(json_int(object, "x", "c"), Error);
+  EXPECT_THROW(json_int(object, "big", "c"), Error);
+  EXPECT_THROW(json_string(object, "n", "c"), Error);
+}
+
+}  // namespace
+}  // namespace moerge

@@ -1,0 +1,79 @@
+#include "moerge/base/progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "moerge/base/file.h"
+
+namespace moerge {
+namespace {
+
+constexpr int64_t kRedrawMs = 100;
+
+std::string human_seconds(double seconds) {
+  const auto whole = static_cast<int64_t>(seconds + 0.5);
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
+  return fmt::format("{}:{:02} h", whole / 3600, whole % 3600 / 60);
+}
+
+}  // namespace
+
+Reporter::Reporter(Verbosity verbosity) : verbosity_(verbosity), terminal_(isatty(STDERR_FILENO) == 1) {}
+
+void Reporter::warning(std::string_view text) { line(fmt::format("warning: {}", text)); }
+
+void Reporter::info(std::string_view text) {
+  if (verbosity_ != Verbosity::quiet) line(text);
+}
+
+void Reporter::detail(std::string_view text) {
+  if (verbosity_ == Verbosity::verbose) line(text);
+}
+
+void Reporter::line(std::string_view text) {
+  const std::lock_guard lock(guard_);
+  fmt::print(stderr, "{}{}\n", drawn_ ? "\r\033[K" : "", text);
+  drawn_ = false;
+}
+
+void Reporter::draw(std::string_view text) {
+  const std::lock_guard lock(guard_);
+  fmt::print(stderr, "\r\033[K{}", text);
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+Progress::Progress(Reporter& reporter, std::string label, int64_t total_bytes)
+    : reporter_(reporter), label_(std::move(label)), total_(total_bytes) {}
+
+double Progress::seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
+
+void Progress::add(int64_t bytes) {
+  const int64_t done = done_.fetch_add(bytes) + bytes;
+  if (!reporter_.terminal_ || reporter_.quiet()) return;
+  const double elapsed = seconds();
+  const auto now_ms = static_cast<int64_t>(elapsed * 1000);
+  int64_t due = next_draw_ms_.load();
+  if (now_ms < due || !next_draw_ms_.compare_exchange_strong(due, now_ms + kRedrawMs)) return;
+  const double rate = static_cast<double>(done) / std::max(elapsed, 1e-3);
+  const double left = static_cast<double>(total_ - done) / std::max(rate, 1.0);
+  reporter_.draw(
+      fmt::format("{}: {} of {} ({:.0f} %), {}/s, {} left", label_, human_bytes(done), human_bytes(total_),
+                  100.0 * static_cast<double>(done) / static_cast<double>(std::max<int64_t>(total_, 1)),
+                  human_bytes(static_cast<int64_t>(rate)), human_seconds(left)));
+}
+
+void Progress::finish() {
+  const double elapsed = seconds();
+  const auto rate = static_cast<int64_t>(static_cast<double>(done_.load()) / std::max(elapsed, 1e-3));
+  reporter_.info(fmt::format("{}: {} in {:.1f} s ({}/s)", label_, human_bytes(done_.load()), elapsed,
+                             human_bytes(rate)));
+}
+
+}  // namespace moerge

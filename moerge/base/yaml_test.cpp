@@ -1,0 +1,88 @@
+#include "moerge/base/yaml.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "moerge/base/error.h"
+
+namespace moerge {
+namespace {
+
+std::string message_of(std::string_view text) {
+  try {
+    parse_yaml(text, "c.yaml");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::config);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Yaml, KeepsPositions) {
+  const YamlNode root = parse_yaml("a: 1\nb:\n  - x\n  - {y: 2}\n", "c.yaml");
+  ASSERT_EQ(root.kind, YamlNode::Kind::map);
+  const YamlNode& second = root.find("b")->items[1];
+  EXPECT_EQ(second.line, 4);
+  EXPECT_EQ(second.column, 5);
+  EXPECT_EQ(second.find("y")->scalar, "2");
+}
+
+TEST(Yaml, SyntaxErrorsCarryTheirPlace) {
+  EXPECT_EQ(message_of("a: [1, 2\nb: 3\n").rfind("c.yaml:", 0), 0u);
+  EXPECT_EQ(message_of("a: 1\na: 2\n"), "c.yaml:2:1: \"a\" is given twice");
+  EXPECT_NE(message_of(std::string("a: \0b", 5)).find("not a text file"), std::string::npos);
+}
+
+TEST(Yaml, ExpandsAliasesAndMergeKeys) {
+  const YamlNode root = parse_yaml("d: &d {x: 1, y: 2}\ne: {<<: *d, y: 3}\n", "c.yaml");
+  EXPECT_EQ(root.find("e")->find("x")->scalar, "1");
+  EXPECT_EQ(root.find("e")->find("y")->scalar, "3");
+}
+
+TEST(Yaml, RefusesBombs) {
+  std::string bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n";
+  for (int i = 1; i < 10; i++) {
+    bomb += fmt::format("a{}: &a{} [", i, i);
+    for (int j = 0; j < 10; j++) bomb += fmt::format("{}*a{}", j ? "," : "", i - 1);
+    bomb += "]\n";
+  }
+  EXPECT_NE(message_of(bomb).find("aliases"), std::string::npos);
+  EXPECT_NE(message_of(std::string(5000, '[')), "");
+  EXPECT_NE(message_of(std::string(200, '[') + std::string(200, ']')).find("nested"), std::string::npos);
+}
+
+TEST(YamlProblems, CollectsEverything) {
+  const YamlNode root =
+      parse_yaml("gate_mod: hidden\nexperts_per_token: two\nzebra: 1\nscale: .nan\n", "c.yaml");
+  YamlProblems problems("c.yaml");
+  constexpr std::array<std::string_view, 4> kKeys = {"gate_mode", "experts_per_token", "dtype", "scale"};
+  problems.check_keys(root, kKeys);
+  EXPECT_FALSE(problems.integer(root, "experts_per_token"));
+  EXPECT_FALSE(problems.number(root, "scale"));
+  EXPECT_FALSE(problems.text(root, "dtype"));
+  ASSERT_EQ(problems.warnings().size(), 1u);
+  EXPECT_EQ(problems.warnings()[0].rfind("c.yaml:3:1: unknown key \"zebra\"", 0), 0u);
+  try {
+    problems.throw_if_any();
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()),
+              "c.yaml:1:1: unknown key \"gate_mod\" (did you mean \"gate_mode\"?)\n"
+              "c.yaml:2:20: \"experts_per_token\" should be a whole number, found \"two\"\n"
+              "c.yaml:4:8: \"scale\" should be a number, found \".nan\"");
+  }
+}
+
+TEST(YamlProblems, ListsOfTexts) {
+  const YamlNode root = parse_yaml("one: a\nmany: [a, 2, \"c: d\"]\nbad: [a, {b: c}]\n", "c.yaml");
+  YamlProblems problems("c.yaml");
+  EXPECT_EQ(problems.texts(root, "one"), (std::vector<std::string>{"a"}));
+  EXPECT_EQ(problems.texts(root, "many"), (std::vector<std::string>{"a", "2", "c: d"}));
+  problems.throw_if_any();
+  problems.texts(root, "bad");
+  EXPECT_THROW(problems.throw_if_any(), Error);
+}
+
+}  // namespace
+}  // namespace moerge
