@@ -1,0 +1,124 @@
+//! C interface over the Hugging Face `tokenizers` crate; the contract is in moerge_rust.h.
+use std::{
+    ffi::{c_char, CString},
+    panic::{catch_unwind, AssertUnwindSafe},
+    ptr, slice,
+};
+use tokenizers::Tokenizer;
+
+pub struct MoergeTokenizer(Tokenizer);
+
+fn text_out(text: String) -> *mut c_char {
+    CString::new(text.replace('\0', " ")).map_or(ptr::null_mut(), CString::into_raw)
+}
+
+unsafe fn set_error(error: *mut *mut c_char, message: String) {
+    if !error.is_null() {
+        *error = text_out(message);
+    }
+}
+
+/// Runs `work`; an error or a panic becomes `failed` and a message.
+unsafe fn guard<T>(error: *mut *mut c_char, failed: T, work: impl FnOnce() -> Result<T, String>) -> T {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => value,
+        Ok(Err(message)) => {
+            set_error(error, message);
+            failed
+        }
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
+                .unwrap_or_else(|| "panic".into());
+            set_error(error, message);
+            failed
+        }
+    }
+}
+
+unsafe fn text_in<'a>(text: *const c_char, length: usize) -> Result<&'a str, String> {
+    if length == 0 {
+        return Ok("");
+    }
+    std::str::from_utf8(slice::from_raw_parts(text as *const u8, length)).map_err(|e| format!("the text is not UTF-8: {e}"))
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn moerge_tokenizer_from_json(
+    json: *const c_char, length: usize, error: *mut *mut c_char,
+) -> *mut MoergeTokenizer {
+    guard(error, ptr::null_mut(), || {
+        let mut tokenizer = Tokenizer::from_bytes(text_in(json, length)?).map_err(|e| e.to_string())?;
+        tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
+        tokenizer.with_padding(None);
+        Ok(Box::into_raw(Box::new(MoergeTokenizer(tokenizer))))
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn moerge_tokenizer_free(tokenizer: *mut MoergeTokenizer) {
+    if !tokenizer.is_null() {
+        drop(Box::from_raw(tokenizer))
+    }
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn moerge_tokenizer_encode(
+    tokenizer: *const MoergeTokenizer, text: *const c_char, length: usize, add_special: bool, count: *mut usize,
+    error: *mut *mut c_char,
+) -> *mut u32 {
+    guard(error, ptr::null_mut(), || {
+        let encoding = (*tokenizer).0.encode_fast(text_in(text, length)?, add_special).map_err(|e| e.to_string())?;
+        let ids = encoding.get_ids().to_vec().into_boxed_slice();
+        *count = ids.len();
+        Ok(Box::into_raw(ids) as *mut u32)
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn moerge_tokenizer_decode(
+    tokenizer: *const MoergeTokenizer, ids: *const u32, count: usize, skip_special: bool, error: *mut *mut c_char,
+) -> *mut c_char {
+    guard(error, ptr::null_mut(), || {
+        let ids = if count == 0 { &[][..] } else { slice::from_raw_parts(ids, count) };
+        Ok(text_out((*tokenizer).0.decode(ids, skip_special).map_err(|e| e.to_string())?))
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn moerge_tokenizer_vocab_size(tokenizer: *const MoergeTokenizer) -> usize {
+    (*tokenizer).0.get_vocab_size(true)
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn moerge_tokenizer_difference(
+    a: *const MoergeTokenizer, b: *const MoergeTokenizer, example: *mut *mut c_char,
+) -> usize {
+    guard(ptr::null_mut(), 0, || {
+        let (a, b) = ((*a).0.get_vocab(true), (*b).0.get_vocab(true));
+        let differing: Vec<&String> = (a.iter().filter(|(token, id)| b.get(*token) != Some(id)))
+            .chain(b.iter().filter(|(token, _)| !a.contains_key(*token)))
+            .map(|(token, _)| token)
+            .collect();
+        if let Some(first) = differing.iter().min() {
+            *example = text_out(first.to_string());
+        }
+        Ok(differing.len())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn moerge_free_ids(ids: *mut u32, count: usize) {
+    if !ids.is_null() {
+        drop(Box::from_raw(ptr::slice_from_raw_parts_mut(ids, count)))
+    }
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn moerge_free_text(text: *mut c_char) {
+    if !text.is_null() {
+        drop(CString::from_raw(text))
+    }
+}
