@@ -1,0 +1,45 @@
+// Mistral 7B and its relatives. transformers: models/mistral/configuration_mistral.py, modeling_mistral.py.
+
+#include "moerge/model/architectures/list.h"
+
+namespace moerge {
+namespace {
+
+bool untied(const ModelConfig& config) { return !config.tied_embeddings; }
+bool never(const ModelConfig&) { return false; }
+
+constexpr WeightTemplate kWeights[] = {
+    {Role::embedding, "model.embed_tokens.weight"},
+    {Role::attention_norm, "model.layers.{}.input_layernorm.weight"},
+    {Role::q, "model.layers.{}.self_attn.q_proj.weight"},
+    {Role::k, "model.layers.{}.self_attn.k_proj.weight"},
+    {Role::v, "model.layers.{}.self_attn.v_proj.weight"},
+    {Role::o, "model.layers.{}.self_attn.o_proj.weight"},
+    {Role::ffn_norm, "model.layers.{}.post_attention_layernorm.weight"},
+    {Role::ffn_gate, "model.layers.{}.mlp.gate_proj.weight"},
+    {Role::ffn_up, "model.layers.{}.mlp.up_proj.weight"},
+    {Role::ffn_down, "model.layers.{}.mlp.down_proj.weight"},
+    {Role::output_norm, "model.norm.weight"},
+    {Role::output, "lm_head.weight", untied},
+    {Role::ignored, "model.layers.{}.self_attn.rotary_emb.inv_freq", never},
+};
+
+}  // namespace
+
+const Architecture kMistral = {
+    .model_type = "mistral",
+    .class_name = "MistralForCausalLM",
+    .defaults = {.vocab = 32000,
+                 .hidden = 4096,
+                 .ffn = 14336,
+                 .layers = 32,
+                 .heads = 32,
+                 .kv_heads = 8,
+                 .max_positions = 131072,
+                 .norm_epsilon = 1e-6,
+                 .rope_theta = 10000.0,
+                 .sliding_window = 4096},
+    .weights = kWeights,
+};
+
+}  // namespace moerge

@@ -1,0 +1,140 @@
+#include "moerge/model/config.h"
+
+#include <limits>
+
+#include "moerge/base/error.h"
+#include "moerge/base/suggest.h"
+#include "moerge/model/architecture.h"
+
+namespace moerge {
+namespace {
+
+// Larger than any model's; keeps every product of two of them inside 63 bits.
+constexpr int64_t kMaxDimension = int64_t{1} << 30;
+
+class Reader {
+ public:
+  Reader(const Json& json, const std::string& where) : json_(json), where_(where) {}
+
+  int64_t dimension(const char* key, int64_t fallback) const {
+    const int64_t value = json_int(json_, key, where_).value_or(fallback);
+    if (value < 1 || value > kMaxDimension) fail(ErrorKind::input, "{}: \"{}\" is {}", where_, key, value);
+    return value;
+  }
+  double positive(const char* key, double fallback) const {
+    const double value = json_number(json_, key, where_).value_or(fallback);
+    if (!(value > 0)) fail(ErrorKind::input, "{}: \"{}\" is {}", where_, key, value);
+    return value;
+  }
+  bool flag(const char* key) const { return json_bool(json_, key, where_).value_or(false); }
+
+  /// An object, or null when absent; anything else is an error.
+  const Json* object(const char* key) const {
+    const auto found = json_.find(key);
+    if (found == json_.end() || found->is_null()) return nullptr;
+    if (!found->is_object()) fail(ErrorKind::input, "{}: \"{}\" should be an object", where_, key);
+    return &*found;
+  }
+
+ private:
+  const Json& json_;
+  const std::string& where_;
+};
+
+// transformers 5 writes one "rope_parameters" object with rope_theta in it; older versions "rope_theta"
+// beside "rope_scaling", whose kind is in "rope_type" or, older still, "type".
+RopeConfig read_rope(const Reader& reader, double default_theta, const std::string& where) {
+  RopeConfig rope;
+  rope.theta = reader.positive("rope_theta", default_theta);
+  const Json* scaling = reader.object("rope_parameters");
+  if (!scaling) scaling = reader.object("rope_scaling");
+  if (!scaling) return rope;
+  Json kept = *scaling;
+  if (const auto theta = json_number(kept, "rope_theta", where)) {
+    if (!(*theta > 0)) fail(ErrorKind::input, "{}: \"rope_theta\" is {}", where, *theta);
+    rope.theta = *theta;
+  }
+  kept.erase("rope_theta");
+  const auto type = json_string(kept, "rope_type", where);
+  const auto old_type = json_string(kept, "type", where);
+  rope.type = type.value_or(old_type.value_or("default"));
+  if (rope.type == "default" && kept.size() <= 2) return rope;
+  // Older readers look for "type" or "rope_type" according to their age; both agree here.
+  kept["rope_type"] = rope.type;
+  kept.erase("type");
+  rope.scaling = std::move(kept);
+  return rope;
+}
+
+}  // namespace
+
+ModelConfig read_model_config(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "config.json";
+  if (!std::filesystem::is_directory(folder)) fail(ErrorKind::input, "{} is not a folder", folder.string());
+  if (!std::filesystem::exists(file))
+    fail(ErrorKind::input, "{}: no config.json in this folder", folder.string());
+  return parse_model_config(read_json(file), file.string());
+}
+
+ModelConfig parse_model_config(const Json& json, const std::string& where) {
+  if (!json.is_object()) fail(ErrorKind::input, "{}: should be a JSON object", where);
+  ModelConfig config;
+  config.where = where;
+  config.model_type = json_string(json, "model_type", where).value_or("");
+  const Architecture* family = find_architecture(config.model_type);
+  if (!family) {
+    std::vector<std::string_view> known;
+    for (const Architecture* row : architectures()) known.push_back(row->model_type);
+    fail(ErrorKind::unsupported, "{}: model_type \"{}\" is not supported (supported: {})", where,
+         config.model_type, fmt::join(known, ", "));
+  }
+  if (json.contains("quantization_config") && !json["quantization_config"].is_null()) {
+    const Json& quantization = json["quantization_config"];
+    const std::string method = quantization.is_object()
+                                   ? json_string(quantization, "quant_method", where).value_or("unknown")
+                                   : "unknown";
+    fail(ErrorKind::unsupported, "{}: the weights are quantised ({}): use the unquantised model", where,
+         method);
+  }
+
+  const ConfigDefaults& defaults = family->defaults;
+  const Reader reader(json, where);
+  config.layers = reader.dimension("num_hidden_layers", defaults.layers);
+  if (config.layers > 100'000)
+    fail(ErrorKind::input, "{}: \"num_hidden_layers\" is {}", where, config.layers);
+  config.hidden = reader.dimension("hidden_size", defaults.hidden);
+  config.ffn = reader.dimension("intermediate_size", defaults.ffn);
+  config.heads = reader.dimension("num_attention_heads", defaults.heads);
+  // An explicit null means "as many as heads" whatever the class default is.
+  const bool null_kv = json.contains("num_key_value_heads") && json["num_key_value_heads"].is_null();
+  const int64_t default_kv = null_kv || defaults.kv_heads == 0 ? config.heads : defaults.kv_heads;
+  config.kv_heads = reader.dimension("num_key_value_heads", default_kv);
+  config.explicit_head_dim = json_int(json, "head_dim", where).has_value();
+  if (!config.explicit_head_dim && config.hidden % config.heads != 0)
+    fail(ErrorKind::input,
+         "{}: hidden_size {} is no multiple of num_attention_heads {}, and there is no head_dim", where,
+         config.hidden, config.heads);
+  config.head_dim = reader.dimension("head_dim", std::max<int64_t>(1, config.hidden / config.heads));
+  if (config.heads % config.kv_heads != 0)
+    fail(ErrorKind::input, "{}: num_attention_heads {} is no multiple of num_key_value_heads {}", where,
+         config.heads, config.kv_heads);
+  config.vocab = reader.dimension("vocab_size", defaults.vocab);
+  config.max_positions = reader.dimension("max_position_embeddings", defaults.max_positions);
+  config.norm_epsilon = reader.positive("rms_norm_eps", defaults.norm_epsilon);
+  config.activation = json_string(json, "hidden_act", where).value_or("silu");
+  config.tied_embeddings = reader.flag("tie_word_embeddings");
+  config.attention_bias = reader.flag("attention_bias");
+  config.mlp_bias = reader.flag("mlp_bias");
+  if (const bool stated = json.contains("sliding_window"); !stated && defaults.sliding_window > 0)
+    config.sliding_window = defaults.sliding_window;
+  else
+    config.sliding_window = json_int(json, "sliding_window", where);
+  config.rope = read_rope(reader, defaults.rope_theta, where);
+  for (const char* key : {"torch_dtype", "dtype"})
+    if (const auto name = json_string(json, key, where))
+      if (const DTypeInfo* dtype = find_dtype(*name)) config.dtype = dtype->dtype;
+  config.raw = json;
+  return config;
+}
+
+}  // namespace moerge

@@ -1,0 +1,48 @@
+#pragma once
+// What config.json says about a decoder, in one spelling, with the defaults of its transformers class filled
+// in.
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "moerge/base/json.h"
+#include "moerge/tensor/dtype.h"
+
+namespace moerge {
+
+/// Rotary position embedding, as transformers' modeling_rope_utils reads it.
+struct RopeConfig {
+  double theta = 10000.0;
+  std::string type = "default";  // default, linear, dynamic, llama3, yarn, longrope, ...
+  Json scaling =
+      nullptr;  // the whole rope_scaling object in the older spelling ("rope_type" inside), or null
+
+  bool operator==(const RopeConfig&) const = default;
+};
+
+struct ModelConfig {
+  std::string model_type;
+  int64_t layers = 0, hidden = 0, ffn = 0, heads = 0, kv_heads = 0, head_dim = 0, vocab = 0;
+  int64_t max_positions = 0;
+  double norm_epsilon = 0;
+  std::string activation;  // hidden_act
+  bool tied_embeddings = false;
+  bool attention_bias = false, mlp_bias = false;
+  std::optional<int64_t> sliding_window;  // tokens a query can look back, itself included
+  bool explicit_head_dim = false;         // head_dim stood in the file
+  RopeConfig rope;
+  std::optional<DType> dtype;  // torch_dtype or dtype
+  Json raw;                    // the file as it is
+  std::string where;           // its path, for messages
+};
+
+/// Reads FOLDER/config.json. Throws input for damaged files and unsupported for families that moerge does not
+/// know (the message lists those it does).
+ModelConfig read_model_config(const std::filesystem::path& folder);
+
+/// The same from a parsed document.
+ModelConfig parse_model_config(const Json& json, const std::string& where);
+
+}  // namespace moerge

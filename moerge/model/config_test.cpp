@@ -1,0 +1,152 @@
+#include "moerge/model/config.h"
+
+#include <gtest/gtest.h>
+
+#include "moerge/base/error.h"
+#include "moerge/model/architecture.h"
+#include "moerge/testing/tiny_model.h"
+
+namespace moerge {
+namespace {
+
+ModelConfig parse(const std::string& text) {
+  return parse_model_config(parse_json(text, "config.json"), "config.json");
+}
+
+std::string message_of(const std::string& text) {
+  try {
+    parse(text);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ModelConfig, ClassDefaultsFillTheGaps) {
+  const ModelConfig llama = parse(R"({"model_type": "llama"})");
+  EXPECT_EQ(llama.kv_heads, 32);
+  EXPECT_EQ(llama.ffn, 11008);
+  EXPECT_EQ(llama.max_positions, 2048);
+  EXPECT_EQ(llama.norm_epsilon, 1e-6);
+  EXPECT_FALSE(llama.sliding_window);
+  const ModelConfig mistral = parse(R"({"model_type": "mistral"})");
+  EXPECT_EQ(mistral.kv_heads, 8);
+  EXPECT_EQ(mistral.sliding_window, 4096);
+  EXPECT_EQ(mistral.rope.theta, 10000);
+  EXPECT_FALSE(parse(R"({"model_type": "mistral", "sliding_window": null})").sliding_window);
+  EXPECT_EQ(parse(R"({"model_type": "mistral", "num_key_value_heads": null})").kv_heads, 32);
+}
+
+TEST(ModelConfig, BothSpellingsOfRopeAreOne) {
+  const ModelConfig old_spelling = parse(R"({"model_type": "llama", "rope_theta": 5e5, "rope_scaling":
+    {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})");
+  const ModelConfig new_spelling =
+      parse(R"({"model_type": "llama", "rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3",
+    "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})");
+  EXPECT_EQ(old_spelling.rope.type, "llama3");
+  EXPECT_EQ(old_spelling.rope.theta, 5e5);
+  EXPECT_EQ(nlohmann::json(old_spelling.rope.scaling), nlohmann::json(new_spelling.rope.scaling));
+  EXPECT_EQ(parse(R"({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}})")
+                .rope.scaling["rope_type"],
+            "linear");
+  EXPECT_TRUE(
+      parse(R"({"model_type": "llama", "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}})")
+          .rope.scaling.is_null());
+  EXPECT_TRUE(parse(R"({"model_type": "llama", "rope_scaling": null})").rope.scaling.is_null());
+}
+
+TEST(ModelConfig, DTypeInEitherSpelling) {
+  EXPECT_EQ(parse(R"({"model_type": "llama", "torch_dtype": "float16"})").dtype, DType::f16);
+  EXPECT_EQ(parse(R"({"model_type": "llama", "dtype": "bfloat16"})").dtype, DType::bf16);
+  EXPECT_FALSE(parse(R"({"model_type": "llama"})").dtype);
+}
+
+TEST(ModelConfig, RefusesWhatCannotBe) {
+  EXPECT_NE(
+      message_of(R"({"model_type": "gpt2"})").find("\"gpt2\" is not supported (supported: llama, mistral"),
+      std::string::npos);
+  EXPECT_NE(message_of("{}").find("not supported"), std::string::npos);
+  EXPECT_NE(message_of("[]").find("should be a JSON object"), std::string::npos);
+  EXPECT_NE(message_of(R"({"model_type": "llama", "hidden_size": 0})").find("\"hidden_size\" is 0"),
+            std::string::npos);
+  EXPECT_NE(message_of(R"({"model_type": "llama", "hidden_size": -8})"), "");
+  EXPECT_NE(message_of(R"({"model_type": "llama", "hidden_size": 9223372036854775807})"), "");
+  EXPECT_NE(message_of(R"({"model_type": "llama", "hidden_size": "big"})").find("should be an integer"),
+            std::string::npos);
+  EXPECT_NE(message_of(R"({"model_type": "llama", "num_hidden_layers": 1000000})"), "");
+  EXPECT_NE(message_of(R"({"model_type": "llama", "num_attention_heads": 5})").find("no multiple"),
+            std::string::npos);
+  EXPECT_NE(message_of(R"({"model_type": "llama", "num_key_value_heads": 7})").find("no multiple"),
+            std::string::npos);
+  EXPECT_NE(message_of(R"({"model_type": "llama", "rope_scaling": 3})").find("should be an object"),
+            std::string::npos);
+  EXPECT_NE(message_of(R"({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}})")
+                .find("quantised (gptq)"),
+            std::string::npos);
+}
+
+TEST(Architecture, EveryFamilyIsComplete) {
+  for (const Architecture* family : architectures()) {
+    EXPECT_EQ(find_architecture(family->model_type), family);
+    for (const Role role :
+         {Role::embedding, Role::output_norm, Role::output, Role::attention_norm, Role::q, Role::k, Role::v,
+          Role::o, Role::ffn_norm, Role::ffn_gate, Role::ffn_up, Role::ffn_down}) {
+      const WeightTemplate& weight = weight_for(*family, role);
+      EXPECT_EQ(is_per_layer(role), weight.name.find("{}") != std::string_view::npos) << weight.name;
+    }
+    const ModelConfig config = parse(fmt::format(R"({{"model_type": "{}"}})", family->model_type));
+    EXPECT_EQ(expected_shape(Role::ffn_down, config), (Shape{config.hidden, config.ffn}));
+  }
+}
+
+class Weights : public ::testing::Test {
+ protected:
+  WeightReport check(const std::vector<testing::TinyTensor>& tensors,
+                     const std::string& config = testing::kTinyConfig) {
+    dir_.write("model.safetensors", testing::safetensors_bytes(tensors));
+    const Checkpoint checkpoint(dir_.path());
+    return check_weights(*find_architecture("llama"), parse(config), checkpoint);
+  }
+  testing::TempDir dir_;
+};
+
+TEST_F(Weights, AWholeModelIsFine) {
+  const WeightReport report = check(testing::tiny_tensors(1));
+  EXPECT_TRUE(report.errors.empty() && report.warnings.empty());
+}
+
+TEST_F(Weights, TiedModelsNeedNoOutput) {
+  auto tensors = testing::tiny_tensors(1);
+  tensors.pop_back();
+  EXPECT_EQ(check(tensors).errors.size(), 1u);
+  std::string tied = testing::kTinyConfig;
+  tied.insert(1, "\"tie_word_embeddings\": true, ");
+  EXPECT_TRUE(check(tensors, tied).errors.empty());
+}
+
+TEST_F(Weights, NamesWhatIsWrong) {
+  auto tensors = testing::tiny_tensors(1);
+  tensors[1].shape = {2, 4};
+  tensors[2].dtype = "I32";
+  tensors[3].name = "model.layers.0.self_attn.k_proj.bias.x";
+  tensors.push_back({"v_head.weight", "F32", {1}, "1234"});
+  tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", "F32", {1}, "1234"});
+  const WeightReport report = check(tensors);
+  ASSERT_EQ(report.errors.size(), 4u);
+  EXPECT_NE(report.errors[0].find("input_layernorm.weight\" is [2, 4], config.json says [8]"),
+            std::string::npos);
+  EXPECT_NE(report.errors[1].find("is int32"), std::string::npos);
+  EXPECT_NE(report.errors[2].find("k_proj.weight\" [4, 8] is missing"), std::string::npos);
+  EXPECT_NE(report.errors[3].find("k_proj.bias.x\" is not part of"), std::string::npos);
+  ASSERT_EQ(report.warnings.size(), 1u);
+  EXPECT_NE(report.warnings[0].find("v_head"), std::string::npos);
+}
+
+TEST_F(Weights, ManyProblemsAreCutShort) {
+  const WeightReport report = check({{"x", "F32", {1}, "1234"}});
+  EXPECT_EQ(report.errors.size(), 6u);
+  EXPECT_NE(report.errors.back().find("more like these"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace moerge

@@ -1,0 +1,111 @@
+#include "moerge/model/tokenizer.h"
+
+#include <moerge_rust.h>
+
+#include "moerge/base/error.h"
+#include "moerge/base/file.h"
+#include "moerge/base/json.h"
+
+namespace moerge {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int64_t kMaxTokenizerFile = 256 << 20;
+
+const MoergeTokenizer* get(const void* handle) { return static_cast<const MoergeTokenizer*>(handle); }
+
+[[noreturn]] void fail_with(const std::string& what, char* error) {
+  const std::string message = fmt::format("{}: {}", what, error ? error : "unknown error");
+  moerge_free_text(error);
+  throw Error(ErrorKind::input, message);
+}
+
+std::string read_if_exists(const fs::path& file) {
+  return fs::exists(file) ? read_file(file, kMaxTokenizerFile) : std::string();
+}
+
+// A special token is written as its text or as an object with "content".
+std::optional<std::string> special_token(const Json& json, const char* key, const std::string& where) {
+  const auto found = json.find(key);
+  if (found == json.end() || found->is_null()) return {};
+  if (found->is_object()) return json_string(*found, "content", where);
+  return json_string(json, key, where);
+}
+
+std::optional<std::string> find_bos(const fs::path& folder) {
+  std::string tokenizer_class;
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const fs::path file = folder / name;
+    const std::string text = read_if_exists(file);
+    if (text.empty()) continue;
+    const Json json = parse_json(text, file.string());
+    if (!json.is_object()) fail(ErrorKind::input, "{}: should be a JSON object", file.string());
+    if (const auto token = special_token(json, "bos_token", file.string())) return token;
+    if (json.contains("bos_token")) return {};  // an explicit null
+    if (const auto value = json_string(json, "tokenizer_class", file.string())) tokenizer_class = *value;
+  }
+  // The one class whose default is not "none".
+  if (tokenizer_class.starts_with("Llama") || tokenizer_class.starts_with("CodeLlama")) return "<s>";
+  return {};
+}
+
+}  // namespace
+
+void Tokenizer::Free::operator()(void* tokenizer) const {
+  moerge_tokenizer_free(static_cast<MoergeTokenizer*>(tokenizer));
+}
+
+Tokenizer::Tokenizer(const fs::path& folder) {
+  const fs::path file = folder / "tokenizer.json";
+  if (!fs::exists(file)) {
+    if (fs::exists(folder / "tokenizer.model"))
+      fail(ErrorKind::unsupported,
+           "{}: only a SentencePiece tokenizer.model here; save the tokenizer once with transformers "
+           "(AutoTokenizer.from_pretrained(...).save_pretrained(...)) to get tokenizer.json",
+           folder.string());
+    fail(ErrorKind::input, "{}: no tokenizer.json in this folder", folder.string());
+  }
+  const std::string json = read_file(file, kMaxTokenizerFile);
+  char* error = nullptr;
+  handle_.reset(moerge_tokenizer_from_json(json.data(), json.size(), &error));
+  if (!handle_) fail_with(file.string(), error);
+  bos_token_ = find_bos(folder);
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special) const {
+  char* error = nullptr;
+  size_t count = 0;
+  uint32_t* ids =
+      moerge_tokenizer_encode(get(handle_.get()), text.data(), text.size(), add_special, &count, &error);
+  if (!ids) fail_with("cannot tokenise", error);
+  std::vector<int32_t> out(ids, ids + count);
+  moerge_free_ids(ids, count);
+  return out;
+}
+
+std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special) const {
+  const std::vector<uint32_t> unsigned_ids(ids.begin(), ids.end());
+  char* error = nullptr;
+  char* text = moerge_tokenizer_decode(get(handle_.get()), unsigned_ids.data(), unsigned_ids.size(),
+                                       skip_special, &error);
+  if (!text) fail_with("cannot decode", error);
+  std::string out(text);
+  moerge_free_text(text);
+  return out;
+}
+
+int64_t Tokenizer::vocab_size() const {
+  return static_cast<int64_t>(moerge_tokenizer_vocab_size(get(handle_.get())));
+}
+
+Tokenizer::Difference Tokenizer::difference(const Tokenizer& other) const {
+  Difference out;
+  char* example = nullptr;
+  out.count = static_cast<int64_t>(
+      moerge_tokenizer_difference(get(handle_.get()), get(other.handle_.get()), &example));
+  if (example) out.example = example;
+  moerge_free_text(example);
+  return out;
+}
+
+}  // namespace moerge
