@@ -1,0 +1,24 @@
+#pragma once
+// Runs a plan into a sink: a parallel loop over its parts, in bounded memory.
+
+#include <functional>
+
+#include "moerge/base/progress.h"
+#include "moerge/formats/sink.h"
+#include "moerge/plan/plan.h"
+
+namespace moerge {
+
+struct ExecuteOptions {
+  int threads = 1;
+  Progress* progress = nullptr;
+  /// Called before each piece of work; may throw to stop the run.
+  std::function<void()> check = {};
+};
+
+/// Copies and converts first, computed tensors last. Memory: two small buffers a thread, plus one computed
+/// tensor. The result does not depend on the number of threads. Throws what the sink, a fill or check()
+/// throws.
+void execute(const Plan& plan, TensorSink& sink, const ExecuteOptions& options);
+
+}  // namespace moerge

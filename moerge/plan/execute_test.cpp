@@ -1,0 +1,166 @@
+#include "moerge/plan/execute.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <mutex>
+
+#include "moerge/base/error.h"
+#include "moerge/base/random.h"
+#include "moerge/tensor/convert.h"
+#include "moerge/testing/tiny_model.h"
+
+namespace moerge {
+namespace {
+
+using testing::TempDir;
+
+// Keeps everything in memory; fails at the Nth piece when told to.
+class MemorySink final : public TensorSink {
+ public:
+  explicit MemorySink(int fail_at = -1) : fail_at_(fail_at) {}
+
+  void begin(std::span<const TensorSpec> specs) override {
+    for (const TensorSpec& spec : specs) tensors.emplace_back(static_cast<size_t>(spec.bytes()), '?');
+  }
+  void put(size_t i, int64_t offset, std::span<const std::byte> bytes) override {
+    const std::lock_guard lock(guard_);
+    if (fail_at_ >= 0 && pieces_++ >= fail_at_) fail(ErrorKind::io, "disk full");
+    std::memcpy(tensors[i].data() + offset, bytes.data(), bytes.size());
+    written += std::ssize(bytes);
+  }
+  void copy(size_t i, int64_t offset, const MappedFile& source, int64_t source_offset,
+            int64_t count) override {
+    put(i, offset, source.bytes().subspan(static_cast<size_t>(source_offset), static_cast<size_t>(count)));
+  }
+  void finish() override { finished = true; }
+
+  std::vector<std::string> tensors;
+  int64_t written = 0;
+  bool finished = false;
+
+ private:
+  std::mutex guard_;
+  int fail_at_, pieces_ = 0;
+};
+
+class Execute : public ::testing::Test {
+ protected:
+  Execute() {
+    dir_.write("model.safetensors",
+               testing::safetensors_bytes({{"big", "F32", {300, 1000}, testing::f32_bytes(300000, 1)},
+                                           {"small", "F32", {7}, testing::f32_bytes(7, 2)}}));
+    checkpoint_ = std::make_unique<Checkpoint>(dir_.path());
+  }
+
+  Part part(const char* name, double noise = 0, double scale = 1) const {
+    return {.source = &checkpoint_->at(name),
+            .group = 0,
+            .noise_stream = name,
+            .noise_scale = noise,
+            .residual_scale = scale};
+  }
+
+  // Copy, convert, stack, scale, noise and fill: one step of each kind.
+  Plan everything() const {
+    Plan plan;
+    plan.seed = 5;
+    plan.steps.push_back({{"copied", DType::f32, {7}}, Concat{{part("small")}}});
+    plan.steps.push_back({{"converted", DType::bf16, {300, 1000}}, Concat{{part("big")}}});
+    plan.steps.push_back({{"stacked", DType::f32, {2, 7}}, Concat{{part("small"), part("small", 0, 2)}}});
+    plan.steps.push_back({{"noisy", DType::f16, {300, 1000}}, Concat{{part("big", 0.5)}}});
+    plan.steps.push_back({{"filled", DType::f32, {2}}, Fill{"two", [] { return std::vector<float>{1, 2}; }}});
+    return plan;
+  }
+
+  static std::vector<float> values(const std::string& bytes, DType dtype) {
+    std::vector<float> out(bytes.size() / static_cast<size_t>(info(dtype).bytes));
+    to_f32(dtype, std::as_bytes(std::span(bytes)), out);
+    return out;
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+};
+
+TEST_F(Execute, EachKindOfStep) {
+  const Plan plan = everything();
+  MemorySink sink;
+  execute(plan, sink, {.threads = 2});
+  EXPECT_TRUE(sink.finished);
+  const std::string small = testing::f32_bytes(7, 2);
+  EXPECT_EQ(sink.tensors[0], small);
+  const std::vector<float> source = values(testing::f32_bytes(300000, 1), DType::f32);
+  const std::vector<float> converted = values(sink.tensors[1], DType::bf16),
+                           noisy = values(sink.tensors[3], DType::f16);
+  double squares = 0;
+  for (size_t i = 0; i < source.size(); i++) {
+    ASSERT_EQ(converted[i], bf16_to_f32(f32_to_bf16(source[i])));
+    const float expected = source[i] + 0.5f * RandomStream(5, "big").normal(i);
+    ASSERT_EQ(noisy[i], f16_to_f32(f32_to_f16(expected))) << i;
+    squares += std::pow(noisy[i] - source[i], 2);
+  }
+  EXPECT_NEAR(std::sqrt(squares / static_cast<double>(source.size())), 0.5, 0.01);
+  EXPECT_EQ(sink.tensors[2].substr(0, 28), small);
+  const std::vector<float> doubled = values(sink.tensors[2].substr(28), DType::f32);
+  for (size_t i = 0; i < 7; i++) EXPECT_EQ(doubled[i], 2 * values(small, DType::f32)[i]);
+  EXPECT_EQ(values(sink.tensors[4], DType::f32), (std::vector<float>{1, 2}));
+}
+
+TEST_F(Execute, TotalsAddUp) {
+  const Plan plan = everything();
+  const PlanTotals totals = plan.totals();
+  MemorySink sink;
+  execute(plan, sink, {.threads = 1});
+  EXPECT_EQ(totals.bytes, sink.written);
+  EXPECT_EQ(totals.copied + totals.converted + totals.computed, totals.bytes);
+  EXPECT_EQ(totals.copied, 28 + 28);
+  EXPECT_EQ(totals.computed, 8);
+}
+
+TEST_F(Execute, AnyNumberOfThreadsGivesTheSameBytes) {
+  const Plan plan = everything();
+  MemorySink one, many;
+  execute(plan, one, {.threads = 1});
+  execute(plan, many, {.threads = 7});
+  EXPECT_EQ(one.tensors, many.tensors);
+}
+
+TEST_F(Execute, ASinkThatFailsAtAnyWriteEndsTheRun) {
+  const Plan plan = everything();
+  for (int at = 0; at < 14; at++) {
+    MemorySink sink(at);
+    EXPECT_THROW(execute(plan, sink, {.threads = 3}), Error) << at;
+    EXPECT_FALSE(sink.finished);
+  }
+}
+
+TEST_F(Execute, CheckStopsTheRun) {
+  MemorySink sink;
+  const auto check = [] { fail(ErrorKind::input, "the routers failed"); };
+  EXPECT_THROW(execute(everything(), sink, {.threads = 2, .check = check}), Error);
+  EXPECT_FALSE(sink.finished);
+}
+
+TEST_F(Execute, ScalesInTheSourceType) {
+  dir_.write("bf/model.safetensors",
+             testing::safetensors_bytes({{"w", "BF16", {1}, std::string("\x81\x3f", 2)}}));  // 1.0078125
+  const Checkpoint checkpoint(dir_ / "bf");
+  Plan plan;
+  plan.steps.push_back(
+      {{"w", DType::f32, {1}},
+       Concat{{{.source = &checkpoint.at("w"), .noise_stream = "w", .residual_scale = 0.3}}}});
+  MemorySink sink;
+  execute(plan, sink, {.threads = 1});
+  EXPECT_EQ(values(sink.tensors[0], DType::f32)[0], bf16_to_f32(f32_to_bf16(1.0078125f * 0.3f)));
+}
+
+TEST_F(Execute, DescribesItsSteps) {
+  const Plan plan = everything();
+  EXPECT_NE(describe(plan.steps[2]).find("small x 2"), std::string::npos);
+  EXPECT_NE(describe(plan.steps[3]).find("big (float32) + noise 0.5"), std::string::npos);
+  EXPECT_EQ(describe(plan.steps[4]), "filled  float32 [2]  <- two");
+}
+
+}  // namespace
+}  // namespace moerge
