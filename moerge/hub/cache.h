@@ -1,0 +1,27 @@
+#pragma once
+// Where a model reference points: a folder, or a snapshot in the Hugging Face cache
+// (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace moerge {
+
+/// Looks up an environment variable; handed in so that tests need not change the process's own.
+using Environment = std::function<std::optional<std::string>(const char*)>;
+std::optional<std::string> process_environment(const char* name);
+
+/// HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub,
+/// ~/.cache/huggingface/hub: the first that is set.
+std::filesystem::path hub_cache(const Environment& environment);
+
+/// A reference as YAML files write it: a folder (absolute, or relative to `yaml_folder` or the working
+/// folder) or "org/name[@revision]" whose snapshot is in the cache. Throws config with a sentence that says
+/// what to run when the model is nowhere.
+std::filesystem::path resolve_model(const std::string& reference, const std::filesystem::path& yaml_folder,
+                                    const Environment& environment);
+
+}  // namespace moerge
