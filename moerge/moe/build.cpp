@@ -1,0 +1,153 @@
+#include "moerge/moe/build.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+
+#include "moerge/base/error.h"
+#include "moerge/base/file.h"
+#include "moerge/base/parallel.h"
+#include "moerge/formats/sink.h"
+#include "moerge/moe/card.h"
+#include "moerge/plan/execute.h"
+
+namespace moerge {
+namespace fs = std::filesystem;
+namespace {
+
+// What a model folder holds beside weights and config.json, taken from the base byte for byte.
+constexpr std::array kTokenizerFiles = {"tokenizer.json",
+                                        "tokenizer.model",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "chat_template.jinja",
+                                        "chat_template.json",
+                                        "generation_config.json"};
+
+constexpr int64_t kSmallFiles = 64 << 20;  // tokenizer, configuration, card: generously
+
+// The routers, computed on a thread of their own while the weights are copied; stopped when the copying
+// fails.
+class GateJob {
+ public:
+  GateJob(MoePlan& moe, const MakeEncoder& make_encoder, Reporter& reporter) {
+    if (moe.gate_mode->needs == GateNeeds::hidden_states)
+      encoder_ = std::make_unique<Stoppable>(make_encoder(*moe.models.base), stop_);
+    moe.gate_input.encoder = encoder_.get();
+    *moe.gates = std::async(std::launch::async, [&moe, &reporter] {
+                   const auto start = std::chrono::steady_clock::now();
+                   GateTable table = moe.gate_mode->make(moe.gate_input);
+                   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+                   reporter.detail(fmt::format("routers made in {:.2f} s", seconds.count()));
+                   return table;
+                 }).share();
+    gates_ = *moe.gates;
+  }
+  GateJob(const GateJob&) = delete;
+  GateJob& operator=(const GateJob&) = delete;
+  ~GateJob() {
+    stop_ = true;
+    gates_.wait();
+  }
+
+  /// Throws what the job threw, if it has already failed.
+  void check() const {
+    if (gates_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) gates_.get();
+  }
+
+ private:
+  // An encoder that gives up at the next layer once told to.
+  class Stoppable final : public PromptEncoder {
+   public:
+    Stoppable(std::unique_ptr<PromptEncoder> inner, const std::atomic<bool>& stop)
+        : inner_(std::move(inner)), stop_(stop) {}
+    void encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) override {
+      inner_->encode(sequences, [&](int64_t layer, std::span<const float> states) {
+        if (stop_) fail(ErrorKind::interrupted, "stopped");
+        on_layer(layer, states);
+      });
+    }
+
+   private:
+    std::unique_ptr<PromptEncoder> inner_;
+    const std::atomic<bool>& stop_;
+  };
+
+  std::atomic<bool> stop_{false};
+  std::unique_ptr<PromptEncoder> encoder_;
+  std::shared_future<GateTable> gates_;
+};
+
+void copy_small_file(const fs::path& from, const fs::path& to) {
+  const MappedFile source(from);
+  File target = File::create(to);
+  copy_range(source.file(), 0, target, 0, std::ssize(source.bytes()));
+}
+
+void copy_base_files(const MoePlan& moe, const fs::path& folder) {
+  for (const char* name : kTokenizerFiles)
+    if (const fs::path file = moe.models.base->folder / name; fs::is_regular_file(file))
+      copy_small_file(file, folder / name);
+  // Chat templates beyond the default one lie in a folder of their own.
+  const fs::path more = moe.models.base->folder / "additional_chat_templates";
+  if (!fs::is_directory(more)) return;
+  fs::create_directory(folder / more.filename());
+  for (const fs::directory_entry& entry : fs::directory_iterator(more))
+    if (entry.is_regular_file())
+      copy_small_file(entry.path(), folder / more.filename() / entry.path().filename());
+}
+
+void run_weights(const MoePlan& moe, TensorSink& sink, const BuildOptions& options, const GateJob& job,
+                 Reporter& reporter, const char* label) {
+  Progress progress(reporter, label, moe.plan.totals().bytes);
+  execute(moe.plan, sink, {.threads = options.threads, .progress = &progress, .check = [&] { job.check(); }});
+  progress.finish();
+}
+
+}  // namespace
+
+void check_build(const MoePlan& moe, const BuildOptions& options) {
+  check_output_folder(options.out, options.overwrite);
+  for (const auto& [folder, model] : moe.folders)
+    if (is_within(options.out, folder) || is_within(folder, options.out))
+      fail(ErrorKind::usage,
+           "the output {} and the model \"{}\" lie in one another: choose another output folder",
+           options.out.string(), model->name);
+  const int64_t needed = moe.plan.totals().bytes + kSmallFiles, free = free_space(options.out);
+  if (needed > free)
+    fail(ErrorKind::io, "not enough space for {}: {} needed, {} free", options.out.string(),
+         human_bytes(needed), human_bytes(free));
+}
+
+std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options, const MakeEncoder& make_encoder,
+                                 Reporter& reporter) {
+  check_build(moe, options);
+  OutputFolder folder(options.out, options.overwrite);
+  const GateJob job(moe, make_encoder, reporter);
+  SafetensorsSink sink(folder.path(), options.max_shard_bytes);
+  run_weights(moe, sink, options, job, reporter, "weights");
+  write_file(folder.path() / "config.json", moe.model_config.dump(2) + "\n");
+  write_file(folder.path() / "mergekit_moe_config.yml", moe.config.yaml);
+  if (options.copy_tokenizer) copy_base_files(moe, folder.path());
+  if (options.write_card) {
+    const fs::path target = fs::weakly_canonical(options.out);
+    write_file(folder.path() / "README.md",
+               model_card(moe, (target.has_filename() ? target : target.parent_path()).filename().string()));
+  }
+  if (options.verify) {
+    const Checkpoint written(folder.path());
+    ComparingSink compare(written);
+    run_weights(moe, compare, options, job, reporter, "verified");
+  }
+  check_interrupted();
+  folder.commit();
+  return moe.gate_mode->needs == GateNeeds::nothing ? std::vector<Collision>()
+                                                    : find_collisions(moe.gates->get());
+}
+
+}  // namespace moerge

@@ -1,0 +1,34 @@
+#pragma once
+// Carries out a planned mixture of experts: routers, weights, configuration, tokenizer, card; whole or not at
+// all.
+
+#include <functional>
+#include <memory>
+
+#include "moerge/base/progress.h"
+#include "moerge/model/prompt_encoder.h"
+#include "moerge/moe/planner.h"
+
+namespace moerge {
+
+struct BuildOptions {
+  std::filesystem::path out = {};
+  bool overwrite = false;
+  bool copy_tokenizer = true;
+  bool write_card = true;
+  bool verify = false;  // reopen the result and compare every byte with its source
+  int64_t max_shard_bytes = 5'000'000'000;
+  int threads = 1;
+};
+
+using MakeEncoder = std::function<std::unique_ptr<PromptEncoder>(const Model& base)>;
+
+/// Refusals that need no work: an output that exists, lies in a source, or does not fit on the disk.
+void check_build(const MoePlan& moe, const BuildOptions& options);
+
+/// Builds beside the output folder and renames at the end; on any failure nothing is left. The routers are
+/// computed while the experts are copied. Returns pairs of experts whose router rows collide.
+std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options, const MakeEncoder& make_encoder,
+                                 Reporter& reporter);
+
+}  // namespace moerge

@@ -1,0 +1,191 @@
+#include "moerge/moe/card.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "moerge/base/file.h"
+#include "moerge/formats/sink.h"
+
+namespace moerge {
+namespace {
+
+// A JSON string is a YAML string.
+std::string yaml_string(const std::string& text) {
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// The longest run of backticks in a text decides how many must fence it.
+size_t longest_backticks(std::string_view text) {
+  size_t longest = 0, run = 0;
+  for (const char c : text) longest = std::max(longest, run = c == '`' ? run + 1 : 0);
+  return longest;
+}
+
+std::string code_span(std::string text) {
+  std::ranges::replace(text, '\n', ' ');
+  const std::string fence(longest_backticks(text) + 1, '`');
+  const char* pad = text.starts_with('`') || text.ends_with('`') ? " " : "";
+  return fence + pad + text + pad + fence;
+}
+
+std::string code_block(const std::string& language, const std::string& text) {
+  const std::string fence(std::max<size_t>(3, longest_backticks(text) + 1), '`');
+  return fmt::format("{}{}\n{}{}{}\n", fence, language, text, text.ends_with('\n') ? "" : "\n", fence);
+}
+
+// A name on the Hub, and not a folder that happens to be called like one.
+bool is_hub_name(const Model& model) {
+  return !std::filesystem::exists(model.name) && std::ranges::count(model.name, '/') == 1 &&
+         !model.name.starts_with('.') && !model.name.starts_with('~');
+}
+
+std::string without_revision(const std::string& name) { return name.substr(0, name.find('@')); }
+
+std::string link(const Model& model) {
+  if (!is_hub_name(model)) return code_span(model.name);
+  const std::string name = without_revision(model.name);
+  return fmt::format("[{}](https://huggingface.co/{})", code_span(model.name), name);
+}
+
+std::string front_matter(const MoePlan& moe) {
+  std::vector<std::string> ids;
+  for (const auto& [folder, model] : moe.folders)
+    if (is_hub_name(*model)) ids.push_back(without_revision(model->name));
+  std::string out = "---\n";
+  if (!ids.empty()) {
+    out += "base_model:\n";
+    for (const std::string& id : ids) out += fmt::format("- {}\n", yaml_string(id));
+  }
+  out += "library_name: transformers\ntags:\n- moe\n- frankenmoe\n- merge\n- moerge\n";
+  for (const std::string& id : ids) out += fmt::format("- {}\n", yaml_string(id));
+  return out + "---\n\n";
+}
+
+struct Share {
+  int64_t tensors = 0, bytes = 0;
+};
+
+// How much of the output comes from one group of parts.
+Share share_of(const MoePlan& moe, int64_t group) {
+  Share share;
+  for (const Step& step : moe.plan.steps)
+    if (const Concat* concat = std::get_if<Concat>(&step.how))
+      for (const Part& part : concat->parts)
+        if (part.group == group) {
+          share.tensors++;
+          share.bytes += part.source->spec.elements() * info(step.out.dtype).bytes;
+        }
+  return share;
+}
+
+std::string prompts_of(const ExpertConfig& expert) {
+  if (expert.positive_prompts.empty()) return "no prompts";
+  std::string out = fmt::format("{} prompt{}", expert.positive_prompts.size(),
+                                expert.positive_prompts.size() == 1 ? "" : "s");
+  if (!expert.negative_prompts.empty()) out += fmt::format(", {} negative", expert.negative_prompts.size());
+  return out;
+}
+
+}  // namespace
+
+std::string human_count(int64_t count) {
+  constexpr std::array<const char*, 5> kUnits = {"", "k", "M", "B", "T"};
+  double value = static_cast<double>(count);
+  size_t unit = 0;
+  while (value >= 999.95 && unit + 1 < kUnits.size()) value /= 1000, unit++;
+  return fmt::format("{:.{}f}{}", value, unit == 0 ? 0 : 1, kUnits[unit]);
+}
+
+std::string model_card(const MoePlan& moe, const std::string& name) {
+  std::string out = front_matter(moe);
+  std::string title = name;
+  std::ranges::replace(title, '\n', ' ');
+  out += fmt::format("# {}\n\n", title);
+  out += fmt::format(
+      "A {} mixture of {} expert{} with {} parameters, {} of them active for a token ({} expert{} per "
+      "token), made with moerge.\n\n",
+      moe.output->name, moe.models.experts.size(), moe.models.experts.size() == 1 ? "" : "s",
+      human_count(moe.total_parameters), human_count(moe.active_parameters), moe.config.experts_per_token,
+      moe.config.experts_per_token == 1 ? "" : "s");
+  out += fmt::format("Attention, norms and embeddings come from {}; the FFN of every layer from:\n\n",
+                     link(*moe.models.base));
+  for (size_t e = 0; e < moe.models.experts.size(); e++)
+    out += fmt::format("{}. {} ({})\n", e, link(*moe.models.experts[e]), prompts_of(moe.config.experts[e]));
+  out += fmt::format("\nRouters: gate_mode {}. Weights: {}.\n\n## Configuration\n\n",
+                     code_span(moe.config.gate_mode), info(moe.dtype).torch);
+  out += code_block("yaml", moe.config.yaml);
+  out += "\n## Usage\n\n";
+  out += code_block(
+      "python", fmt::format("from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+                            "model_id = {0}  # this folder, or the repository it was uploaded to\n"
+                            "tokenizer = AutoTokenizer.from_pretrained(model_id)\n"
+                            "model = AutoModelForCausalLM.from_pretrained(model_id, torch_dtype=\"auto\")\n"
+                            "inputs = tokenizer(\"Once upon a time\", return_tensors=\"pt\")\n"
+                            "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))\n",
+                            yaml_string(name)));
+  return out;
+}
+
+std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes) {
+  const PlanTotals totals = moe.plan.totals();
+  const size_t files = plan_shards(moe.plan.specs(), max_shard_bytes).size();
+  const int64_t layers = moe.models.base->config.layers;
+  std::string out = fmt::format(
+      "{}: {} layers, {} expert{}, {} per token, {} parameters ({} active), {}\n", moe.output->name, layers,
+      moe.models.experts.size(), moe.models.experts.size() == 1 ? "" : "s", moe.config.experts_per_token,
+      human_count(moe.total_parameters), human_count(moe.active_parameters), info(moe.dtype).torch);
+  const Share base = share_of(moe, kBaseGroup);
+  out += fmt::format("  base      {}: attention, norms, embeddings ({} tensors, {})\n", moe.models.base->name,
+                     base.tensors, human_bytes(base.bytes));
+  for (size_t e = 0; e < moe.models.experts.size(); e++) {
+    const ExpertConfig& expert = moe.config.experts[e];
+    const Share share = share_of(moe, static_cast<int64_t>(e));
+    out +=
+        fmt::format("  expert {}  {}: FFN of every layer ({} tensors, {}), {}{}{}\n", e,
+                    moe.models.experts[e]->name, share.tensors, human_bytes(share.bytes), prompts_of(expert),
+                    expert.noise_scale != 0 ? fmt::format(", noise {}", expert.noise_scale) : "",
+                    expert.residual_scale != 1 ? fmt::format(", down x {}", expert.residual_scale) : "");
+  }
+  out += fmt::format("  routers   gate_mode {}: {}", moe.gate_mode->name, moe.gate_mode->summary);
+  if (moe.prompt_tokens > 0) out += fmt::format(" ({} prompts, {} tokens)", moe.prompts, moe.prompt_tokens);
+  out += fmt::format("\n  written   {} in {} file{}: {} copied, {} converted, {} computed",
+                     human_bytes(totals.bytes), files, files == 1 ? "" : "s", human_bytes(totals.copied),
+                     human_bytes(totals.converted), human_bytes(totals.computed));
+  return out;
+}
+
+Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
+  const PlanTotals totals = moe.plan.totals();
+  Json experts = Json::array();
+  for (size_t e = 0; e < moe.models.experts.size(); e++)
+    experts.push_back(
+        {{"source_model", moe.models.experts[e]->name}, {"folder", moe.models.experts[e]->folder.string()}});
+  Json tensors = Json::array();
+  const std::vector<TensorSpec> specs = moe.plan.specs();
+  for (const Shard& shard : plan_shards(specs, max_shard_bytes))
+    for (const size_t i : shard.tensors)
+      tensors.push_back({{"name", specs[i].name},
+                         {"dtype", std::string(info(specs[i].dtype).torch)},
+                         {"shape", specs[i].shape},
+                         {"file", shard.file},
+                         {"from", describe_sources(moe.plan.steps[i])}});
+  return {
+      {"architecture", std::string(moe.output->class_name)},
+      {"dtype", std::string(info(moe.dtype).torch)},
+      {"gate_mode", std::string(moe.gate_mode->name)},
+      {"base_model", {{"source_model", moe.models.base->name}, {"folder", moe.models.base->folder.string()}}},
+      {"experts", std::move(experts)},
+      {"parameters", {{"total", moe.total_parameters}, {"active", moe.active_parameters}}},
+      {"bytes",
+       {{"total", totals.bytes},
+        {"copied", totals.copied},
+        {"converted", totals.converted},
+        {"computed", totals.computed}}},
+      {"warnings", moe.warnings},
+      {"config", moe.model_config},
+      {"tensors", std::move(tensors)}};
+}
+
+}  // namespace moerge

@@ -1,0 +1,187 @@
+#include "moerge/moe/config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "moerge/base/suggest.h"
+#include "moerge/base/yaml.h"
+#include "moerge/moe/gates/gate.h"
+
+namespace moerge {
+namespace {
+
+constexpr std::array<std::string_view, 7> kTopKeys = {
+    "base_model", "experts", "shared_experts", "gate_mode", "dtype", "experts_per_token", "architecture"};
+constexpr std::array<std::string_view, 5> kExpertKeys = {"source_model", "positive_prompts",
+                                                         "negative_prompts", "noise_scale", "residual_scale"};
+constexpr std::array<std::string_view, 3> kDTypes = {"bfloat16", "float16", "float32"};
+
+// A model is a text, or mergekit's map {model: ...}.
+std::optional<std::string> read_model(const YamlNode& map, std::string_view key, YamlProblems& problems) {
+  const YamlNode* node = map.find(key);
+  if (node && node->kind == YamlNode::Kind::map && node->find("model"))
+    return read_model(*node, "model", problems);
+  if (node && node->kind == YamlNode::Kind::map && node->find("path"))
+    return read_model(*node, "path", problems);
+  return problems.text(map, key);
+}
+
+ExpertConfig read_expert(const YamlNode& node, YamlProblems& problems) {
+  ExpertConfig expert;
+  if (!problems.expect_map(node, "an expert")) return expert;
+  problems.check_keys(node, kExpertKeys);
+  if (const auto model = read_model(node, "source_model", problems); model && !model->empty())
+    expert.source_model = *model;
+  else
+    problems.error(node, "this expert has no \"source_model\"");
+  expert.positive_prompts = problems.texts(node, "positive_prompts");
+  expert.negative_prompts = problems.texts(node, "negative_prompts");
+  expert.noise_scale = problems.number(node, "noise_scale").value_or(0);
+  expert.residual_scale = problems.number(node, "residual_scale").value_or(1);
+  if (expert.noise_scale < 0) problems.error(*node.find("noise_scale"), "\"noise_scale\" cannot be negative");
+  if (std::ranges::count(expert.positive_prompts, "") > 0)
+    problems.warning(*node.find("positive_prompts"),
+                     "an empty prompt says nothing about when this expert is wanted");
+  return expert;
+}
+
+std::vector<ExpertConfig> read_experts(const YamlNode& root, std::string_view key, YamlProblems& problems) {
+  std::vector<ExpertConfig> experts;
+  const YamlNode* list = root.find(key);
+  if (!list || list->kind == YamlNode::Kind::null) return experts;
+  if (list->kind != YamlNode::Kind::sequence) {
+    problems.error(
+        *list,
+        fmt::format("\"{}\" should be a list, each item starting with \"- source_model: ...\", found {}", key,
+                    list->kind_name()));
+    return experts;
+  }
+  for (const YamlNode& item : list->items) experts.push_back(read_expert(item, problems));
+  return experts;
+}
+
+const GateMode* read_gate_mode(const YamlNode& root, MoeConfig& config, YamlProblems& problems) {
+  if (const auto name = problems.text(root, "gate_mode")) config.gate_mode = *name;
+  if (const GateMode* mode = find_gate_mode(config.gate_mode)) return mode;
+  std::vector<std::string_view> names;
+  std::string list;
+  for (const GateMode& mode : gate_modes()) {
+    names.push_back(mode.name);
+    list += fmt::format("\n    {:<15} {}", mode.name, mode.summary);
+  }
+  const std::string close = nearest(config.gate_mode, names);
+  problems.error(*root.find("gate_mode"),
+                 fmt::format("unknown gate_mode \"{}\"{}; the modes are:{}", config.gate_mode,
+                             close.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", close), list));
+  return nullptr;
+}
+
+void read_dtype(const YamlNode& root, MoeConfig& config, YamlProblems& problems) {
+  const auto name = problems.text(root, "dtype");
+  if (!name) return;
+  const DTypeInfo* dtype = find_dtype(*name);
+  if (dtype && is_float(dtype->dtype) && dtype->dtype != DType::f64) {
+    config.dtype = dtype->dtype;
+    return;
+  }
+  const std::string close = nearest(*name, kDTypes);
+  problems.error(*root.find("dtype"),
+                 fmt::format("unknown dtype \"{}\"{}; {} are possible", *name,
+                             close.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", close),
+                             fmt::join(kDTypes, ", ")));
+}
+
+void check_experts_per_token(const YamlNode& root, const MoeConfig& config, YamlProblems& problems) {
+  const YamlNode* node = root.find("experts_per_token");
+  const YamlNode& at = node ? *node : *root.find("experts");
+  const auto count = std::ssize(config.experts);
+  if (config.experts_per_token < 1)
+    problems.error(
+        at, fmt::format("\"experts_per_token\" should be at least 1, found {}", config.experts_per_token));
+  else if (count < config.experts_per_token && count > 0)
+    problems.error(
+        at,
+        fmt::format("\"experts_per_token\" is {}{}, but there {} {} expert{}: name more experts, or write "
+                    "\"experts_per_token: {}\"",
+                    config.experts_per_token, node ? "" : " (the default)", count == 1 ? "is" : "are", count,
+                    count == 1 ? "" : "s", count));
+}
+
+void check_prompts(const YamlNode& root, const MoeConfig& config, const GateMode& mode,
+                   YamlProblems& problems) {
+  const YamlNode& list = *root.find("experts");
+  bool complete = true;
+  for (size_t i = 0; i < config.experts.size(); i++) {
+    if (!config.experts[i].positive_prompts.empty()) continue;
+    complete = false;
+    problems.error(list.items[i],
+                   fmt::format("expert {} (\"{}\") has no \"positive_prompts\", which gate_mode \"{}\" needs "
+                               "(gate_mode \"random\" needs none)",
+                               i, config.experts[i].source_model, mode.name));
+  }
+  const auto prompts = [](const ExpertConfig& expert) {
+    return std::pair(expert.positive_prompts, expert.negative_prompts);
+  };
+  const bool same = std::ranges::all_of(
+      config.experts, [&](const ExpertConfig& e) { return prompts(e) == prompts(config.experts[0]); });
+  if (complete && same && config.experts.size() > 1)
+    problems.error(
+        list,
+        "all experts have the same prompts, so the router could not tell them apart: give each its own, or "
+        "use gate_mode \"random\"");
+}
+
+void check_models(const YamlNode& root, const MoeConfig& config, bool allow_all_same,
+                  YamlProblems& problems) {
+  const bool same = std::ranges::all_of(config.experts, [&](const ExpertConfig& e) {
+    return e.source_model == config.experts[0].source_model;
+  });
+  if (same && config.experts.size() > 1 && !allow_all_same)
+    problems.error(*root.find("experts"),
+                   "all experts are the same model, so the result computes what that model computes until it "
+                   "is trained: name "
+                   "different ones, or pass --i-understand-this-is-not-useful-without-training");
+}
+
+}  // namespace
+
+MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool allow_all_same) {
+  MoeConfig config;
+  config.file = file;
+  config.yaml = yaml;
+  YamlProblems problems(file);
+  const YamlNode root = parse_yaml(yaml, file);
+  if (!problems.expect_map(root, "the configuration")) problems.throw_if_any();
+  if (root.find("merge_method") || root.find("slices") || root.find("models")) {
+    problems.error(
+        root,
+        "this is the configuration of a dense merge (merge_method, models or slices); a mixture of experts "
+        "names \"base_model\" and \"experts\"");
+    problems.throw_if_any();
+  }
+  problems.check_keys(root, kTopKeys);
+  if (const auto base = read_model(root, "base_model", problems); base && !base->empty())
+    config.base_model = *base;
+  else
+    problems.error(root, "no \"base_model\": the model that gives attention, norms and embeddings");
+  config.experts = read_experts(root, "experts", problems);
+  config.shared_experts = read_experts(root, "shared_experts", problems);
+  const GateMode* mode = read_gate_mode(root, config, problems);
+  read_dtype(root, config, problems);
+  config.experts_per_token = problems.integer(root, "experts_per_token").value_or(2);
+  config.architecture = problems.text(root, "architecture").value_or("");
+  if (config.experts.empty()) {
+    problems.error(root, "no \"experts\": the list of models whose FFNs become the experts");
+  } else {
+    check_experts_per_token(root, config, problems);
+    if (mode && mode->needs != GateNeeds::nothing) check_prompts(root, config, *mode, problems);
+    check_models(root, config, allow_all_same, problems);
+  }
+  problems.throw_if_any();
+  config.warnings = problems.warnings();
+  return config;
+}
+
+}  // namespace moerge

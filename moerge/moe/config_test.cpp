@@ -1,0 +1,142 @@
+#include "moerge/moe/config.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "moerge/base/error.h"
+#include "moerge/moe/gates/gate.h"
+
+namespace moerge {
+namespace {
+
+MoeConfig parse(const std::string& yaml, bool allow_all_same = false) {
+  return parse_moe_config(yaml, "c.yaml", allow_all_same);
+}
+
+std::string message_of(const std::string& yaml) {
+  try {
+    parse(yaml);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::config);
+    return error.what();
+  }
+  return "";
+}
+
+void expect_refused(const std::string& yaml, const std::string& because) {
+  const std::string message = message_of(yaml);
+  EXPECT_NE(message.find(because), std::string::npos) << "expected: " << because << "\nfound: " << message;
+}
+
+const std::string kTwo = R"(base_model: base
+experts:
+  - source_model: a
+    positive_prompts: [code]
+  - source_model: b
+    positive_prompts: [maths]
+    negative_prompts: [story]
+    noise_scale: 0.1
+    residual_scale: 0.5
+)";
+
+TEST(MoeConfig, ReadsTheWholeSchema) {
+  const MoeConfig config =
+      parse(kTwo + "gate_mode: cheap_embed\ndtype: float16\nexperts_per_token: 1\narchitecture: mixtral\n");
+  EXPECT_EQ(config.base_model, "base");
+  ASSERT_EQ(config.experts.size(), 2u);
+  EXPECT_EQ(config.experts[1].negative_prompts, (std::vector<std::string>{"story"}));
+  EXPECT_EQ(config.experts[1].noise_scale, 0.1);
+  EXPECT_EQ(config.experts[1].residual_scale, 0.5);
+  EXPECT_EQ(config.gate_mode, "cheap_embed");
+  EXPECT_EQ(config.dtype, DType::f16);
+  EXPECT_EQ(config.experts_per_token, 1);
+  EXPECT_TRUE(config.warnings.empty());
+}
+
+TEST(MoeConfig, DefaultsAreMergekits) {
+  const MoeConfig config = parse(kTwo);
+  EXPECT_EQ(config.gate_mode, "hidden");
+  EXPECT_EQ(config.experts_per_token, 2);
+  EXPECT_FALSE(config.dtype);
+  EXPECT_EQ(config.experts[0].residual_scale, 1);
+}
+
+TEST(MoeConfig, ModelsAsMaps) {
+  EXPECT_EQ(parse("base_model: {model: {path: x}}\n" + kTwo.substr(kTwo.find('\n') + 1)).base_model, "x");
+}
+
+TEST(MoeConfig, ShowsAllProblemsTogether) {
+  const std::string message = message_of(
+      "base_modle: x\nexperts:\n  - source_model: a\n    postive_prompts: [x]\n  - positive_prompts: [y]\n"
+      "gate_mode: hiden\ndtype: bf17\nexperts_per_token: 3\n");
+  for (const char* part :
+       {"c.yaml:1:1: unknown key \"base_modle\" (did you mean \"base_model\"?)",
+        "c.yaml:4:5: unknown key \"postive_prompts\"", "c.yaml:5:5: this expert has no \"source_model\"",
+        "c.yaml:6:12: unknown gate_mode \"hiden\" (did you mean \"hidden\"?)", "cheap_embed",
+        "c.yaml:7:8: unknown dtype \"bf17\"",
+        "c.yaml:8:20: \"experts_per_token\" is 3, but there are 2 experts", "no \"base_model\""})
+    EXPECT_NE(message.find(part), std::string::npos) << part << "\nin\n" << message;
+}
+
+TEST(MoeConfig, Refusals) {
+  expect_refused("", "should be a map");
+  expect_refused("- a\n", "should be a map");
+  expect_refused("base_model: x\n", "no \"experts\"");
+  expect_refused("base_model: x\nexperts: []\n", "no \"experts\"");
+  expect_refused("base_model: x\nexperts: a\n", "should be a list");
+  expect_refused("base_model: x\nexperts: [a]\n", "an expert should be a map");
+  expect_refused("merge_method: slerp\nslices: []\n", "dense merge");
+  expect_refused(kTwo + "experts_per_token: 0\n", "at least 1");
+  expect_refused("base_model: x\nexperts:\n  - source_model: a\n    positive_prompts: [p]\n",
+                 "experts_per_token: 1");
+  expect_refused(
+      "base_model: x\nexperts:\n  - source_model: a\n    positive_prompts: [p]\n  - source_model: a\n    "
+      "positive_prompts: [q]\n",
+      "same model");
+  expect_refused(
+      "base_model: x\nexperts:\n  - source_model: a\n    positive_prompts: [p]\n  - source_model: b\n    "
+      "positive_prompts: [p]\n",
+      "same prompts");
+  expect_refused(
+      "base_model: x\nexperts:\n  - source_model: a\n  - source_model: b\n    positive_prompts: [p]\n",
+      "expert 0 (\"a\") has no \"positive_prompts\"");
+  expect_refused(
+      "base_model: x\nexperts:\n  - source_model: a\n    noise_scale: -1\n    positive_prompts: [p]\n",
+      "cannot be negative");
+}
+
+TEST(MoeConfig, WhatMergekitRefusesForNoReason) {
+  const std::string bare = "base_model: x\nexperts:\n  - source_model: a\n  - source_model: b\n";
+  EXPECT_EQ(message_of(bare + "gate_mode: random\n"), "");
+  EXPECT_EQ(message_of(bare + "gate_mode: uniform_random\n"), "");
+  EXPECT_EQ(
+      message_of(
+          "base_model: x\nexperts_per_token: 1\nexperts:\n  - source_model: a\n    positive_prompts: [p]\n"),
+      "");
+}
+
+TEST(MoeConfig, AllSameModelWhenInsistedOn) {
+  EXPECT_EQ(
+      parse("base_model: x\ngate_mode: random\nexperts:\n  - source_model: a\n  - source_model: a\n", true)
+          .experts.size(),
+      2u);
+}
+
+TEST(MoeConfig, WarnsOfForeignKeysAndEmptyPrompts) {
+  const MoeConfig config = parse(kTwo + "tokenizer_source: union\n");
+  ASSERT_EQ(config.warnings.size(), 1u);
+  EXPECT_NE(config.warnings[0].find("c.yaml:10:1: unknown key \"tokenizer_source\" is ignored"),
+            std::string::npos);
+}
+
+TEST(GateModes, EveryModeIsFoundByItsName) {
+  for (const GateMode& mode : gate_modes()) {
+    EXPECT_EQ(find_gate_mode(mode.name), &mode);
+    EXPECT_FALSE(mode.summary.empty());
+    EXPECT_NE(mode.make, nullptr);
+    EXPECT_EQ(parse(kTwo + fmt::format("gate_mode: {}\n", mode.name)).gate_mode, mode.name);
+  }
+}
+
+}  // namespace
+}  // namespace moerge

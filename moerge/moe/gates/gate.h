@@ -1,0 +1,78 @@
+#pragma once
+// Gate modes: how the rows of the routers are made. One file each; a new one adds a file and a line in
+// gate.cpp.
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moerge/formats/checkpoint.h"
+#include "moerge/model/prompt_encoder.h"
+
+namespace moerge {
+
+/// Router rows, float32 [layers, experts, hidden].
+struct GateTable {
+  int64_t layers = 0, experts = 0, hidden = 0;
+  std::vector<float> values;
+
+  GateTable(int64_t layer_count, int64_t expert_count, int64_t hidden_size)
+      : layers(layer_count),
+        experts(expert_count),
+        hidden(hidden_size),
+        values(static_cast<size_t>(layer_count * expert_count * hidden_size)) {}
+
+  std::span<float> row(int64_t layer, int64_t expert) {
+    return std::span(values).subspan(static_cast<size_t>((layer * experts + expert) * hidden),
+                                     static_cast<size_t>(hidden));
+  }
+  std::span<const float> row(int64_t layer, int64_t expert) const {
+    return std::span(values).subspan(static_cast<size_t>((layer * experts + expert) * hidden),
+                                     static_cast<size_t>(hidden));
+  }
+};
+
+enum class GateNeeds { nothing, embeddings, hidden_states };
+
+struct ExpertTokens {
+  std::vector<TokenSequence> positive, negative;
+};
+
+struct GateInput {
+  int64_t layers = 0, hidden = 0;
+  std::vector<ExpertTokens> experts;        // empty lists where the mode needs nothing
+  const StoredTensor* embedding = nullptr;  // of the base model: [vocab, hidden]
+  PromptEncoder* encoder = nullptr;         // over the base model, where the mode needs hidden states
+  uint64_t seed = 0;
+  std::vector<std::string> stream_names;  // one random stream a layer: the router tensors' names
+};
+
+struct GateMode {
+  std::string_view name;
+  std::string_view summary;
+  GateNeeds needs;
+  GateTable (*make)(const GateInput& input);
+};
+
+std::span<const GateMode> gate_modes();
+const GateMode* find_gate_mode(std::string_view name);
+
+/// Scales a vector to unit length (vectors shorter than 1e-8 are divided by 1e-8, as mergekit does).
+void normalise(std::span<float> row);
+
+/// Experts whose rows nearly coincide, so that one of them takes the other's tokens.
+struct Collision {
+  int64_t first, second;        // experts
+  std::vector<int64_t> layers;  // where
+  double cosine;                // the largest
+};
+
+/// Pairs with a cosine above 12/13: the two rows' condition number then exceeds 5, mergekit's threshold.
+std::vector<Collision> find_collisions(const GateTable& table);
+
+/// "0-3, 7": layer numbers as ranges.
+std::string layer_ranges(std::span<const int64_t> layers);
+
+}  // namespace moerge

@@ -1,0 +1,149 @@
+#include "moerge/moe/gates/gate.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "moerge/testing/tiny_model.h"
+
+namespace moerge {
+namespace {
+
+// State of a token in layer l: {token, l + 1, position}; enough to check sums by hand.
+class CountingEncoder final : public PromptEncoder {
+ public:
+  explicit CountingEncoder(int64_t layers) : layers_(layers) {}
+  void encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) override {
+    for (int64_t layer = 0; layer < layers_; layer++) {
+      std::vector<float> states;
+      for (const TokenSequence& sequence : sequences)
+        for (size_t i = 0; i < sequence.size(); i++)
+          states.insert(states.end(), {static_cast<float>(sequence[i]), static_cast<float>(layer + 1),
+                                       static_cast<float>(i)});
+      on_layer(layer, states);
+    }
+  }
+
+ private:
+  int64_t layers_;
+};
+
+GateInput input_with(PromptEncoder* encoder) {
+  GateInput input;
+  input.layers = 2;
+  input.hidden = 3;
+  input.experts = {{.positive = {{5, 7}, {9}}, .negative = {}},
+                   {.positive = {{1, 2, 3}}, .negative = {{4}, {6, 8}}}};
+  input.encoder = encoder;
+  input.seed = 3;
+  input.stream_names = {"layer.0", "layer.1"};
+  return input;
+}
+
+void expect_row(std::span<const float> row, std::vector<double> direction) {
+  double length = 0;
+  for (const double x : direction) length += x * x;
+  for (size_t i = 0; i < row.size(); i++) EXPECT_NEAR(row[i], direction[i] / std::sqrt(length), 1e-6) << i;
+}
+
+TEST(HiddenGates, LastTokens) {
+  CountingEncoder encoder(2);
+  for (const char* name : {"hidden", "hidden_last"}) {
+    const GateTable table = find_gate_mode(name)->make(input_with(&encoder));
+    expect_row(table.row(0, 0), {8, 1, 0.5});  // mean of {7, 1, 1} and {9, 1, 0}
+    expect_row(table.row(1, 0), {8, 2, 0.5});
+    expect_row(table.row(1, 1), {3 - 6, 0, 2 - 0.5});  // {3, 2, 2} minus the mean of {4, 2, 0} and {8, 2, 1}
+  }
+}
+
+TEST(HiddenGates, AverageOverTokensWithoutPadding) {
+  CountingEncoder encoder(2);
+  const GateTable table = find_gate_mode("hidden_avg")->make(input_with(&encoder));
+  expect_row(table.row(0, 0), {(6 + 9) / 2.0, 1, 0.25});
+  expect_row(table.row(0, 1), {2 - (4 + 7) / 2.0, 0, 1 - 0.25});
+}
+
+TEST(CheapEmbed, SumsEmbeddings) {
+  const testing::TempDir dir;
+  dir.write("model.safetensors",
+            testing::safetensors_bytes({{"e", "F32", {10, 3}, testing::f32_bytes(30, 1)}}));
+  const Checkpoint checkpoint(dir.path());
+  GateInput input = input_with(nullptr);
+  input.embedding = &checkpoint.at("e");
+  const GateTable table = find_gate_mode("cheap_embed")->make(input);
+  const auto value = [](int token, int i) {
+    return std::sin(static_cast<float>(token * 3 + i) * 0.37f + 1.7f) * 0.2f;
+  };
+  const auto unit_sum = [&](std::vector<int> tokens) {
+    std::vector<double> sum(3);
+    for (const int token : tokens)
+      for (int i = 0; i < 3; i++) sum[static_cast<size_t>(i)] += value(token, i);
+    const double length = std::sqrt(sum[0] * sum[0] + sum[1] * sum[1] + sum[2] * sum[2]);
+    for (double& x : sum) x /= length;
+    return sum;
+  };
+  expect_row(table.row(0, 0), unit_sum({5, 7, 9}));
+  std::vector<double> difference = unit_sum({1, 2, 3});
+  const std::vector<double> negative = unit_sum({4, 6, 8});
+  for (size_t i = 0; i < 3; i++) difference[i] -= negative[i];
+  expect_row(table.row(0, 1), difference);
+  EXPECT_TRUE(std::ranges::equal(table.row(0, 1), table.row(1, 1)));
+}
+
+TEST(RandomGates, HaveTheirDistribution) {
+  GateInput input = input_with(nullptr);
+  input.hidden = 20000;
+  const GateTable normal = find_gate_mode("random")->make(input),
+                  uniform = find_gate_mode("uniform_random")->make(input);
+  double squares = 0;
+  for (const float x : normal.values) squares += x * x;
+  EXPECT_NEAR(squares / static_cast<double>(normal.values.size()), 1, 0.02);
+  const auto [low, high] = std::ranges::minmax(uniform.values);
+  EXPECT_NEAR(low, -1 / std::sqrt(20000.0), 1e-5);
+  EXPECT_NEAR(high, 1 / std::sqrt(20000.0), 1e-5);
+  EXPECT_EQ(normal.values, find_gate_mode("random")->make(input).values);
+  EXPECT_FALSE(std::ranges::equal(normal.row(0, 0), normal.row(1, 0)));
+  EXPECT_FALSE(std::ranges::equal(normal.row(0, 0), normal.row(0, 1)));
+  input.seed = 4;
+  EXPECT_NE(normal.values, find_gate_mode("random")->make(input).values);
+}
+
+TEST(Collisions, AreNamed) {
+  GateTable table(3, 3, 2);
+  for (int64_t layer = 0; layer < 3; layer++) {
+    table.row(layer, 0)[0] = 1;
+    table.row(layer, 1)[1] = 1;
+    table.row(layer, 2)[0] = layer == 1 ? 0.0f : 2.0f;
+    table.row(layer, 2)[1] = layer == 1 ? 1.0f : 0.1f;
+  }
+  const std::vector<Collision> found = find_collisions(table);
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].first, 0);
+  EXPECT_EQ(found[0].second, 2);
+  EXPECT_EQ(found[0].layers, (std::vector<int64_t>{0, 2}));
+  EXPECT_EQ(found[1].first, 1);
+  EXPECT_NEAR(found[1].cosine, 1, 1e-9);
+}
+
+// mergekit warns when the condition number exceeds 5; for two unit rows that is a cosine of 12/13.
+TEST(Collisions, ThresholdIsMergekits) {
+  for (const double cosine : {12.0 / 13 - 1e-4, 12.0 / 13 + 1e-4}) {
+    GateTable table(1, 2, 2);
+    table.row(0, 0)[0] = 1;
+    table.row(0, 1)[0] = static_cast<float>(cosine);
+    table.row(0, 1)[1] = static_cast<float>(std::sqrt(1 - cosine * cosine));
+    const double condition = std::sqrt((1 + cosine) / (1 - cosine));
+    EXPECT_EQ(find_collisions(table).empty(), condition < 5);
+  }
+}
+
+TEST(Collisions, RowsOfZerosCollide) { EXPECT_EQ(find_collisions(GateTable(1, 2, 4)).size(), 1u); }
+
+TEST(LayerRanges, AreShort) {
+  EXPECT_EQ(layer_ranges(std::vector<int64_t>{0, 1, 2, 5, 7, 8}), "0-2, 5, 7-8");
+  EXPECT_EQ(layer_ranges({}), "");
+}
+
+}  // namespace
+}  // namespace moerge

@@ -1,0 +1,10 @@
+#pragma once
+// The output families, one file each.
+
+#include "moerge/moe/outputs/output.h"
+
+namespace moerge {
+
+extern const OutputArchitecture kMixtral;
+
+}  // namespace moerge

@@ -1,0 +1,220 @@
+#include "moerge/moe/planner.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "moerge/base/error.h"
+#include "moerge/model/tokenizer.h"
+#include "moerge/moe/check.h"
+
+namespace moerge {
+namespace {
+
+// Opens every model that the configuration names; all that cannot be opened are reported together.
+void open_models(MoePlan& moe, const Resolve& resolve) {
+  std::vector<std::string> problems;
+  ErrorKind kind = ErrorKind::config;
+  const auto open = [&](const std::string& reference) -> const Model* {
+    try {
+      const std::filesystem::path folder = std::filesystem::weakly_canonical(resolve(reference));
+      std::unique_ptr<Model>& model = moe.folders[folder];
+      if (!model) model = std::make_unique<Model>(reference, folder);
+      return model.get();
+    } catch (const Error& error) {
+      kind = error.kind();
+      if (std::ranges::find(problems, error.what()) == problems.end()) problems.push_back(error.what());
+      return nullptr;
+    }
+  };
+  moe.models.base = open(moe.config.base_model);
+  for (const ExpertConfig& expert : moe.config.experts)
+    moe.models.experts.push_back(open(expert.source_model));
+  if (!problems.empty()) throw Error(kind, fmt::format("{}", fmt::join(problems, "\n")));
+}
+
+void check_fit(MoePlan& moe) {
+  Findings findings = check_models_fit(moe.models);
+  std::ranges::move(findings.warnings, std::back_inserter(moe.warnings));
+  if (!findings.errors.empty())
+    throw Error(ErrorKind::unsupported, fmt::format("{}", fmt::join(findings.errors, "\n")));
+}
+
+// Token ids of every prompt, as mergekit makes them: the beginning-of-sequence token's text in front, nothing
+// added.
+void tokenise_prompts(MoePlan& moe, const Tokenizer& tokenizer) {
+  const std::string bos = tokenizer.bos_token().value_or("");
+  const int64_t vocab = moe.models.base->config.vocab;
+  std::vector<std::string> problems;
+  for (size_t e = 0; e < moe.config.experts.size(); e++) {
+    const ExpertConfig& expert = moe.config.experts[e];
+    ExpertTokens& tokens = moe.gate_input.experts.emplace_back();
+    const auto encode = [&](const std::vector<std::string>& prompts, std::vector<TokenSequence>& out) {
+      for (const std::string& prompt : prompts) {
+        TokenSequence ids = tokenizer.encode(bos + prompt);
+        const auto unknown = std::ranges::find_if(ids, [&](int32_t id) { return id >= vocab; });
+        if (ids.empty())
+          problems.push_back(fmt::format("expert {}: the prompt \"{}\" has no tokens", e, prompt));
+        else if (unknown != ids.end())
+          problems.push_back(
+              fmt::format("expert {}: the prompt \"{}\" has token {}, and the base's embeddings end at {}", e,
+                          prompt, *unknown, vocab - 1));
+        moe.prompts++;
+        moe.prompt_tokens += std::ssize(ids);
+        out.push_back(std::move(ids));
+      }
+    };
+    encode(expert.positive_prompts, tokens.positive);
+    encode(expert.negative_prompts, tokens.negative);
+  }
+  if (!problems.empty()) throw Error(ErrorKind::config, fmt::format("{}", fmt::join(problems, "\n")));
+}
+
+bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
+  std::error_code error;
+  if (std::filesystem::equivalent(a, b, error)) return true;
+  if (std::filesystem::file_size(a, error) != std::filesystem::file_size(b, error)) return false;
+  const MappedFile x(a), y(b);
+  return std::ranges::equal(x.bytes(), y.bytes());
+}
+
+// Experts read the base's tokens; one that was trained on others deserves a word.
+void compare_tokenizers(MoePlan& moe, const Tokenizer& base) {
+  const std::filesystem::path base_file = moe.models.base->folder / "tokenizer.json";
+  for (const auto& [folder, model] : moe.folders) {
+    const std::filesystem::path file = folder / "tokenizer.json";
+    if (model.get() == moe.models.base || !std::filesystem::exists(file) || same_file(file, base_file))
+      continue;
+    const Tokenizer::Difference difference = base.difference(Tokenizer(folder));
+    if (difference.count > 0)
+      moe.warnings.push_back(
+          fmt::format("the tokenizers of the base and of \"{}\" differ in {} token{} (such as \"{}\"); the "
+                      "result has the base's",
+                      model->name, difference.count, difference.count == 1 ? "" : "s", difference.example));
+  }
+}
+
+void prepare_gates(MoePlan& moe, uint64_t seed) {
+  const Model& base = *moe.models.base;
+  moe.gate_input.layers = base.config.layers;
+  moe.gate_input.hidden = base.config.hidden;
+  moe.gate_input.embedding = &base.tensor(Role::embedding);
+  moe.gate_input.seed = seed;
+  for (int64_t layer = 0; layer < base.config.layers; layer++)
+    moe.gate_input.stream_names.push_back(fill_name(moe.output->per_expert.router, layer));
+  const bool has_tokenizer = std::filesystem::exists(base.folder / "tokenizer.json");
+  if (moe.gate_mode->needs == GateNeeds::nothing) {
+    moe.gate_input.experts.resize(moe.config.experts.size());
+    if (!has_tokenizer) return;
+  }
+  const Tokenizer tokenizer(base.folder);
+  if (moe.gate_mode->needs != GateNeeds::nothing) tokenise_prompts(moe, tokenizer);
+  compare_tokenizers(moe, tokenizer);
+}
+
+class Steps {
+ public:
+  explicit Steps(MoePlan& moe) : moe_(moe), base_(*moe.models.base), names_(moe.output->names(moe.layout)) {}
+
+  void add_all() {
+    int64_t done = -1;  // the last layer whose experts are planned
+    for (const Weight& weight : list_weights(*base_.architecture, base_.config, base_.checkpoint)) {
+      const bool ffn =
+          weight.role == Role::ffn_gate || weight.role == Role::ffn_up || weight.role == Role::ffn_down;
+      if (!ffn) {
+        const StoredTensor& source = base_.checkpoint.at(weight.name);
+        add(weight.name, source.spec.shape, {{.source = &source, .group = kBaseGroup, .noise_stream = {}}});
+      } else if (weight.layer != done) {
+        done = weight.layer;
+        add_router(done);
+        moe_.layout == Layout::fused ? add_fused(done) : add_experts(done);
+      }
+    }
+  }
+
+ private:
+  void add(std::string name, Shape shape, std::vector<Part> parts) {
+    moe_.plan.steps.push_back({{std::move(name), moe_.dtype, std::move(shape)}, Concat{std::move(parts)}});
+  }
+
+  void add_router(int64_t layer) {
+    const int64_t experts = std::ssize(moe_.models.experts), hidden = base_.config.hidden;
+    const auto compute = [gates = moe_.gates, layer, experts, hidden] {
+      const GateTable& table = gates->get();
+      const float* first = table.row(layer, 0).data();
+      return std::vector<float>(first, first + experts * hidden);
+    };
+    moe_.plan.steps.push_back({{fill_name(names_.router, layer), moe_.dtype, {experts, hidden}},
+                               Fill{fmt::format("router, gate_mode {}", moe_.gate_mode->name), compute}});
+  }
+
+  // The random stream of an expert's weight has its per-expert name in either layout, so that both hold equal
+  // values.
+  Part part(Role role, std::string_view stream, int64_t layer, int64_t expert) const {
+    const ExpertConfig& config = moe_.config.experts[static_cast<size_t>(expert)];
+    return {.source = &moe_.models.experts[static_cast<size_t>(expert)]->tensor(role, layer),
+            .group = expert,
+            .noise_stream = fill_name(stream, layer, expert),
+            .noise_scale = config.noise_scale,
+            .residual_scale = role == Role::ffn_down ? config.residual_scale : 1.0};
+  }
+
+  void add_experts(int64_t layer) {
+    for (int64_t e = 0; e < std::ssize(moe_.models.experts); e++)
+      for (const auto& [role, name] :
+           {std::pair(Role::ffn_gate, names_.ffn_gate), std::pair(Role::ffn_up, names_.ffn_up),
+            std::pair(Role::ffn_down, names_.ffn_down)})
+        add(fill_name(name, layer, e), expected_shape(role, base_.config), {part(role, name, layer, e)});
+  }
+
+  void add_fused(int64_t layer) {
+    const ExpertNames& streams = moe_.output->per_expert;
+    const int64_t experts = std::ssize(moe_.models.experts), hidden = base_.config.hidden,
+                  ffn = base_.config.ffn;
+    std::vector<Part> gate_up, down;
+    for (int64_t e = 0; e < experts; e++) {
+      gate_up.push_back(part(Role::ffn_gate, streams.ffn_gate, layer, e));
+      gate_up.push_back(part(Role::ffn_up, streams.ffn_up, layer, e));
+      down.push_back(part(Role::ffn_down, streams.ffn_down, layer, e));
+    }
+    add(fill_name(names_.gate_up, layer), {experts, 2 * ffn, hidden}, std::move(gate_up));
+    add(fill_name(names_.down, layer), {experts, hidden, ffn}, std::move(down));
+  }
+
+  MoePlan& moe_;
+  const Model& base_;
+  const ExpertNames& names_;
+};
+
+void count_parameters(MoePlan& moe) {
+  const ModelConfig& base = moe.models.base->config;
+  for (const Step& step : moe.plan.steps) moe.total_parameters += step.out.elements();
+  const int64_t idle = std::ssize(moe.models.experts) - moe.config.experts_per_token;
+  moe.active_parameters = moe.total_parameters - idle * 3 * base.ffn * base.hidden * base.layers;
+}
+
+}  // namespace
+
+MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& options) {
+  MoePlan moe;
+  moe.config = std::move(config);
+  moe.warnings = moe.config.warnings;
+  moe.layout = options.layout;
+  moe.gate_mode = find_gate_mode(moe.config.gate_mode);
+  open_models(moe, resolve);
+  check_fit(moe);
+  moe.output = &choose_output(moe.models, moe.config, options.allow_mixed);
+  const ModelConfig& base = moe.models.base->config;
+  // mergekit's rule: the YAML's dtype, else what the base's config.json states, else how its weights are
+  // stored.
+  moe.dtype =
+      moe.config.dtype.value_or(base.dtype.value_or(moe.models.base->tensor(Role::embedding).spec.dtype));
+  prepare_gates(moe, options.seed);
+  moe.plan.seed = options.seed;
+  Steps(moe).add_all();
+  moe.model_config = moe.output->make_config(moe.models, moe.config, moe.dtype);
+  count_parameters(moe);
+  return moe;
+}
+
+}  // namespace moerge

@@ -1,0 +1,52 @@
+#pragma once
+// From a configuration to a plan: opens the models, checks them, tokenises the prompts, and settles every
+// output tensor. Reads headers, configurations and tokenizers; no weights.
+
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <map>
+#include <memory>
+
+#include "moerge/model/model.h"
+#include "moerge/moe/config.h"
+#include "moerge/moe/gates/gate.h"
+#include "moerge/moe/outputs/output.h"
+#include "moerge/plan/plan.h"
+
+namespace moerge {
+
+struct PlanOptions {
+  Layout layout = Layout::per_expert;
+  bool allow_mixed = false;  // --allow-crimes
+  uint64_t seed = 0;
+};
+
+/// Where a model reference points; throws config when nowhere.
+using Resolve = std::function<std::filesystem::path(const std::string& reference)>;
+
+/// Part::group of what comes from the base; experts have their number.
+inline constexpr int64_t kBaseGroup = -1;
+
+struct MoePlan {
+  MoeConfig config;
+  std::map<std::filesystem::path, std::unique_ptr<Model>> folders;  // each model opened once
+  MoeModels models;
+  const OutputArchitecture* output;
+  const GateMode* gate_mode;
+  Layout layout;
+  DType dtype;
+  GateInput gate_input;  // its encoder is set by whoever builds
+  /// The router rows, once they are made; the plan's router steps read them.
+  std::shared_ptr<std::shared_future<GateTable>> gates = std::make_shared<std::shared_future<GateTable>>();
+  Plan plan;
+  Json model_config;  // config.json of the output
+  std::vector<std::string> warnings;
+  int64_t total_parameters = 0, active_parameters = 0;  // active: used for one token
+  int64_t prompts = 0, prompt_tokens = 0;
+};
+
+/// Throws config or unsupported with every problem found, one a line.
+MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& options);
+
+}  // namespace moerge
