@@ -1,0 +1,26 @@
+#pragma once
+// The command table. A command is one file and one line in commands.cpp.
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moerge {
+
+struct Command {
+  std::string_view name;
+  std::string_view summary;
+  std::string_view also_called;  // the program name under which it runs alone ("mergekit-moe"), or empty
+  /// Parses its arguments and runs; throws Error. The result is the exit code.
+  int (*run)(std::string_view program, const std::vector<std::string>& arguments);
+};
+
+std::span<const Command> commands();
+
+/// The whole program: picks the command (or help, or --version), turns errors into messages and exit codes.
+int run_program(std::string_view program, const std::vector<std::string>& arguments);
+
+int run_moe(std::string_view program, const std::vector<std::string>& arguments);
+
+}  // namespace moerge

@@ -1,0 +1,259 @@
+// moerge moe CONFIG OUT: arguments, and the order in which things happen.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cstdlib>
+
+#include "moerge/base/error.h"
+#include "moerge/base/file.h"
+#include "moerge/base/parallel.h"
+#include "moerge/base/suggest.h"
+#include "moerge/cli/command.h"
+#include "moerge/engine/decoder.h"
+#include "moerge/hub/cache.h"
+#include "moerge/moe/build.h"
+#include "moerge/moe/card.h"
+
+namespace moerge {
+namespace {
+
+constexpr int64_t kMaxConfig = 16 << 20;
+
+// Flags of mergekit-moe that change nothing here, each with the reason that is printed when it is given.
+struct ForeignFlag {
+  const char* name;  // as CLI11 spells it
+  bool takes_value;
+  const char* reason;
+};
+
+constexpr ForeignFlag kForeign[] = {
+    {"--cuda,!--no-cuda", false,
+     "the forward pass runs on the device that --device names; copying needs none"},
+    {"--low-cpu-memory,!--no-low-cpu-memory", false, "memory never holds more than one layer"},
+    {"--read-to-gpu,!--no-read-to-gpu", false, "weights are copied from file to file"},
+    {"--multi-gpu,!--no-multi-gpu", false, "weights are copied from file to file"},
+    {"--gpu-rich", false, "weights are copied from file to file"},
+    {"--lazy-unpickle,!--no-lazy-unpickle", false, "tensors are always read lazily"},
+    {"--clone-tensors,!--no-clone-tensors", false, "every tensor is written on its own"},
+    {"--async-write,!--no-async-write", false, "tensors are written in parallel"},
+    {"--write-threads", true, "-j sets the threads"},
+    {"--trust-remote-code,!--no-trust-remote-code", false, "no code from a model folder is ever run"},
+    {"--unsafe-truncate-embeddings,!--no-unsafe-truncate-embeddings", false,
+     "embeddings are the base model's"},
+    {"--lora-merge-cache", true, "LoRA adapters are not read yet"},
+    {"--lora-merge-dtype", true, "LoRA adapters are not read yet"},
+    {"--safe-serialization,!--no-safe-serialization", false, "the result is always safetensors"},
+};
+
+struct Arguments {
+  std::string config, out, shard_size = "5B", layout = "per-expert", device = "cpu", cache;
+  int64_t seed = 0;
+  int threads = default_threads(), verbosity = 0;
+  bool copy_tokenizer = true, write_card = true, allow_crimes = false, allow_all_same = false;
+  bool four_bit = false, eight_bit = false, quiet = false, dry_run = false, json = false, overwrite = false,
+       verify = false;
+};
+
+// "5B", "500M", "200k", "1GB", bytes without a unit: k, M and B (or G) are 10^3, 10^6, 10^9.
+int64_t parse_size(const std::string& text) {
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  std::string unit(end);
+  for (char& c : unit) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (unit.size() == 2 && unit.ends_with('b')) unit.pop_back();
+  const double factor = unit.empty()                 ? 1
+                        : unit == "k"                ? 1e3
+                        : unit == "m"                ? 1e6
+                        : unit == "b" || unit == "g" ? 1e9
+                                                     : 0;
+  if (end == text.c_str() || factor == 0 || !(number * factor >= 1) || number * factor > 9e18)
+    fail(ErrorKind::usage, "--out-shard-size {}: a size like 5B, 500M or 200k is expected (bytes; B is 10^9)",
+         text);
+  return static_cast<int64_t>(number * factor);
+}
+
+void add_flags(CLI::App& app, Arguments& a) {
+  app.add_option("CONFIG", a.config, "YAML file: base_model, experts, gate_mode, ...")->required();
+  app.add_option("OUT", a.out, "folder to write the model to")->required();
+  const std::string what = "What is built";
+  app.add_option("--layout", a.layout,
+                 "expert tensors: per-expert (every reader knows it) or fused (transformers 5's own)")
+      ->check(CLI::IsMember({"per-expert", "fused"}))
+      ->group(what);
+  app.add_flag("--allow-crimes,!--no-allow-crimes", a.allow_crimes, "combine llama and mistral models")
+      ->group(what);
+  app.add_flag("--i-understand-this-is-not-useful-without-training", a.allow_all_same,
+               "allow all experts to be one model")
+      ->group(what);
+  app.add_option("--random-seed", a.seed, "seed of random gates and noise (0)")
+      ->check(CLI::NonNegativeNumber)
+      ->group(what);
+  const std::string files = "Files";
+  app.add_option("--out-shard-size", a.shard_size, "bytes per file: 5B, 500M, 200k (B is 10^9) (5B)")
+      ->group(files);
+  app.add_flag("--overwrite", a.overwrite, "replace a model that OUT holds")->group(files);
+  app.add_flag("--copy-tokenizer,!--no-copy-tokenizer", a.copy_tokenizer, "copy the base's tokenizer (on)")
+      ->group(files);
+  app.add_flag("--write-model-card,!--no-write-model-card", a.write_card, "write README.md (on)")
+      ->group(files);
+  app.add_flag("--verify", a.verify, "reopen the result and compare every tensor with its source")
+      ->group(files);
+  app.add_option("--transformers-cache", a.cache, "look for models here instead of the Hugging Face cache")
+      ->group(files);
+  const std::string work = "How the work is done";
+  app.add_option("-j,--threads,--num-threads", a.threads, "threads (all cores)")
+      ->check(CLI::Range(1, 1024))
+      ->group(work);
+  app.add_option("--device", a.device, "where hidden states are computed: cpu (the default), auto")
+      ->group(work);
+  app.add_flag("--load-in-4bit", a.four_bit, "compute hidden states with 4-bit weights")->group(work);
+  app.add_flag("--load-in-8bit", a.eight_bit, "compute hidden states with 8-bit weights")->group(work);
+  const std::string report = "What is reported";
+  app.add_flag("--dry-run", a.dry_run, "check everything, print the plan, write nothing")->group(report);
+  app.add_flag("--json", a.json, "print the plan as JSON on stdout")->group(report);
+  app.add_flag("--quiet,!--no-quiet", a.quiet, "warnings and errors only")->group(report);
+  app.add_flag("-v,--verbose", a.verbosity, "say more")->group(report);
+}
+
+std::vector<std::string_view> flag_names(const CLI::App& app, std::vector<std::string>& storage) {
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) storage.push_back("--" + name);
+  return {storage.begin(), storage.end()};
+}
+
+// CLI11's message, with the nearest flag when one was misspelt.
+[[noreturn]] void usage_error(const CLI::App& app, const CLI::ParseError& error, std::string_view program) {
+  std::string message = error.what();
+  std::vector<std::string> storage;
+  const std::vector<std::string_view> names = flag_names(app, storage);
+  for (const std::string& extra : app.remaining()) {
+    if (!extra.starts_with("-")) continue;
+    const std::string close = nearest(extra, names);
+    message = fmt::format("unknown flag {}{}", extra,
+                          close.empty() ? "" : fmt::format(" (did you mean {}?)", close));
+  }
+  fail(ErrorKind::usage, "{}\n{} --help lists the flags", message, program);
+}
+
+DecoderOptions decoder_options(const Arguments& a) {
+  DecoderOptions options;
+  options.threads = a.threads;
+  options.device = a.device == "auto" ? "cpu" : a.device;
+  options.weights = a.four_bit ? WeightType::q4_0 : a.eight_bit ? WeightType::q8_0 : WeightType::as_stored;
+  return options;
+}
+
+MoePlan make_plan(const Arguments& a) {
+  const std::string text = read_file(a.config, kMaxConfig);
+  const std::filesystem::path folder = std::filesystem::path(a.config).parent_path();
+  const Environment environment = [&](const char* name) -> std::optional<std::string> {
+    if (!a.cache.empty() && std::string_view(name) == "HF_HUB_CACHE") return a.cache;
+    return process_environment(name);
+  };
+  const Resolve resolve = [&](const std::string& reference) {
+    return resolve_model(reference, folder, environment);
+  };
+  return plan_moe(parse_moe_config(text, a.config, a.allow_all_same), resolve,
+                  {.layout = a.layout == "fused" ? Layout::fused : Layout::per_expert,
+                   .allow_mixed = a.allow_crimes,
+                   .seed = static_cast<uint64_t>(a.seed)});
+}
+
+void report_collisions(const std::vector<Collision>& collisions, const MoePlan& moe, Reporter& reporter) {
+  for (const Collision& collision : collisions)
+    reporter.warning(fmt::format(
+        "the router rows of experts {} (\"{}\") and {} (\"{}\") nearly coincide in {} (cosine up to "
+        "{:.3f}): their prompts are too similar, and one of them will hardly be used",
+        collision.first, moe.models.experts[static_cast<size_t>(collision.first)]->name, collision.second,
+        moe.models.experts[static_cast<size_t>(collision.second)]->name,
+        std::ssize(collision.layers) == moe.gate_input.layers
+            ? "every layer"
+            : fmt::format("layer{} {}", collision.layers.size() == 1 ? "" : "s",
+                          layer_ranges(collision.layers)),
+        collision.cosine));
+}
+
+}  // namespace
+
+int run_moe(std::string_view program, const std::vector<std::string>& arguments) {
+  Arguments a;
+  CLI::App app(
+      "Makes a mixture of experts: attention, norms and embeddings from the base model, the FFN of every "
+      "layer from\n"
+      "each expert, routers from their prompts. Writes a checkpoint that transformers, vLLM and llama.cpp "
+      "load.\n\n"
+      "example:  base_model: mlabonne/AlphaMonarch-7B        # a folder, or a model in the Hugging Face "
+      "cache\n"
+      "          experts:\n"
+      "            - source_model: beowolx/CodeNinja-1.0-OpenChat-7B\n"
+      "              positive_prompts: [code, python, programming]\n"
+      "            - source_model: mlabonne/NeuralDaredevil-7B\n"
+      "              positive_prompts: [reason, math, solve]\n",
+      std::string(program));
+  add_flags(app, a);
+  std::array<bool, std::size(kForeign)> foreign_given = {};
+  std::array<std::string, std::size(kForeign)> foreign_values;
+  std::array<CLI::Option*, std::size(kForeign)> foreign;
+  for (size_t i = 0; i < std::size(kForeign); i++) {
+    foreign[i] = kForeign[i].takes_value ? app.add_option(kForeign[i].name, foreign_values[i],
+                                                          "accepted; " + std::string(kForeign[i].reason))
+                                         : app.add_flag(kForeign[i].name, foreign_given[i],
+                                                        "accepted; " + std::string(kForeign[i].reason));
+    foreign[i]->group("Of mergekit-moe, without effect here");
+  }
+  try {
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", app.help());
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    usage_error(app, error, program);
+  }
+  if (a.four_bit && a.eight_bit)
+    fail(ErrorKind::usage, "--load-in-4bit and --load-in-8bit exclude each other");
+
+  Reporter reporter(a.quiet ? Verbosity::quiet : a.verbosity > 0 ? Verbosity::verbose : Verbosity::normal);
+  for (size_t i = 0; i < std::size(kForeign); i++)
+    if (foreign[i]->count() > 0)
+      reporter.info(fmt::format("{} has no effect: {}", foreign[i]->get_name(), kForeign[i].reason));
+
+  const BuildOptions options = {.out = a.out,
+                                .overwrite = a.overwrite,
+                                .copy_tokenizer = a.copy_tokenizer,
+                                .write_card = a.write_card,
+                                .verify = a.verify,
+                                .max_shard_bytes = parse_size(a.shard_size),
+                                .threads = a.threads};
+  check_output_folder(a.out, a.overwrite);
+  MoePlan moe = make_plan(a);
+  const MakeEncoder make_encoder = [&](const Model& base) -> std::unique_ptr<PromptEncoder> {
+    return std::make_unique<StreamingDecoder>(base, decoder_options(a));
+  };
+  for (const std::string& warning : moe.warnings) reporter.warning(warning);
+  const std::string summary = plan_text(moe, options.max_shard_bytes);
+  if (a.dry_run) {
+    check_build(moe, options);
+    if (moe.gate_mode->needs == GateNeeds::hidden_states) make_encoder(*moe.models.base);  // its refusals
+    if (a.json) {
+      fmt::print("{}\n", plan_json(moe, options.max_shard_bytes).dump(2));
+      return 0;
+    }
+    fmt::print("{}\n", summary);
+    if (a.verbosity > 0)
+      for (const Step& step : moe.plan.steps) fmt::print("  {}\n", describe(step));
+    fmt::print("nothing was written (--dry-run)\n");
+    return 0;
+  }
+  reporter.info(summary);
+  if (a.verbosity > 0)
+    for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
+  report_collisions(build_moe(moe, options, make_encoder, reporter), moe, reporter);
+  if (a.json) fmt::print("{}\n", plan_json(moe, options.max_shard_bytes).dump(2));
+  reporter.info(fmt::format(
+      "{} is ready: load it with transformers, vLLM or llama.cpp's convert_hf_to_gguf.py", a.out));
+  return 0;
+}
+
+}  // namespace moerge
