@@ -1,0 +1,35 @@
+# make: the program in build/release/moerge.  make demo, make test: see README.md.
+jobs := $(shell nproc)
+export PATH := $(PATH):$(HOME)/.cargo/bin
+# Spinning OpenMP threads collapse when another process wants a core.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: all setup build demo test sanitize format clean
+all: build
+
+setup:
+	@tools/setup.sh
+
+build: setup
+	@test -f build/release/build.ninja || cmake --preset release > build-release.log 2>&1 || { cat build-release.log; rm -f build-release.log; exit 1; }
+	@rm -f build-release.log
+	@cmake --build --preset release -j $(jobs)
+
+demo: build
+	@examples/family/demo.sh build/release/moerge
+
+# Everything that CI checks except the sanitizer build.
+test: build
+	@tools/check_layers.py
+	@ctest --preset release
+
+sanitize: setup
+	@cmake --preset dev > /dev/null
+	@cmake --build --preset dev -j $(jobs)
+	@ctest --preset dev
+
+format:
+	@git ls-files '*.h' '*.cpp' | xargs clang-format -i
+
+clean:
+	@rm -rf build
