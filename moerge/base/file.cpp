@@ -131,14 +131,22 @@ MappedFile::~MappedFile() {
   if (data_) munmap(const_cast<std::byte*>(data_), size_);
 }
 
-void MappedFile::release(std::span<const std::byte> part) const {
+namespace {
+
+// Advice only: where it fails, nothing changes.
+void advise(std::span<const std::byte> part, int advice) {
   if (part.empty()) return;
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto begin = reinterpret_cast<uintptr_t>(part.data()) / page * page;
   const auto end = reinterpret_cast<uintptr_t>(part.data() + part.size());
-  madvise(reinterpret_cast<void*>(begin), end - begin,
-          MADV_DONTNEED);  // advice only: failure changes nothing
+  madvise(reinterpret_cast<void*>(begin), end - begin, advice);
 }
+
+}  // namespace
+
+void MappedFile::release(std::span<const std::byte> part) const { advise(part, MADV_DONTNEED); }
+
+void MappedFile::prefetch(std::span<const std::byte> part) const { advise(part, MADV_WILLNEED); }
 
 namespace {
 

@@ -57,6 +57,8 @@ class MappedFile {
   const File& file() const { return file_; }
   /// Tells the kernel that these bytes are not needed again soon: they leave this process's resident memory.
   void release(std::span<const std::byte> part) const;
+  /// Asks the kernel to read these bytes ahead of their use.
+  void prefetch(std::span<const std::byte> part) const;
 
  private:
   File file_;
