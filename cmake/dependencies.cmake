@@ -12,6 +12,7 @@ endif()
 set(BUILD_SHARED_LIBS OFF)
 set(GGML_BUILD_COMMIT 0c1e57098 CACHE STRING "")  # else ggml asks git about OUR repository
 set(GGML_CCACHE OFF CACHE BOOL "")
+set(GGML_LLAMAFILE ON CACHE BOOL "")         # tiled matrix products: 2.5 times less CPU time for bf16 on AVX2
 set(GGML_BUILD_TESTS OFF CACHE BOOL "")
 set(GGML_BUILD_EXAMPLES OFF CACHE BOOL "")
 set(moerge_build_type ${CMAKE_BUILD_TYPE})

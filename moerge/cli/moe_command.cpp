@@ -141,7 +141,7 @@ DecoderOptions decoder_options(const Arguments& a) {
   DecoderOptions options;
   options.threads = a.threads;
   options.device = a.device == "auto" ? "cpu" : a.device;
-  options.weights = a.four_bit ? WeightType::q4_0 : a.eight_bit ? WeightType::q8_0 : WeightType::as_stored;
+  options.weights = a.four_bit ? WeightType::q4_1 : a.eight_bit ? WeightType::q8_0 : WeightType::as_stored;
   return options;
 }
 

@@ -1,0 +1,60 @@
+#pragma once
+// The forward pass that the gate mode "hidden" needs, streaming: one layer's weights at a time, straight from
+// the memory-mapped file, for all prompts of all experts at once.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "moerge/model/model.h"
+#include "moerge/model/prompt_encoder.h"
+
+namespace moerge {
+
+enum class WeightType {
+  as_stored,  // used where they lie in the file
+  q8_0,       // 8 bits each, a float16 scale for every 32
+  q4_1,       // 4 bits each, a float16 scale and offset for every 32; closer than q4_0 and as fast to make
+};
+
+struct DecoderOptions {
+  int threads = 0;             // 0: default_threads()
+  std::string device = "cpu";  // "cpu", "gpu" (the first one) or a device's name in ggml
+  /// What the matrices of the layers are computed in. They are quantised layer by layer in memory, never on
+  /// disk; a matrix whose rows are no multiple of 32 stays as stored, and so do norms, biases and embeddings.
+  WeightType weights = WeightType::as_stored;
+  /// How many tokens pass through a layer together; bounds the memory of activations. A longer sequence is
+  /// still attended to as a whole.
+  int64_t max_batch_tokens = 512;
+};
+
+/// Runs Llama-like decoders, driven by the model's configuration: grouped-query attention, biases on the
+/// attention projections, sliding window, rotary embeddings of the kinds in rope.h, SiLU.
+///
+/// Precision: states, norms, attention and f32 matrices are float32; for bf16 and f16 matrices ggml rounds
+/// the other factor of each product to that type (so float16 weights need activations below 65504), for q8_0
+/// and q4_1 to 8 bits, and sums in float32. The result of a sequence does not depend on the other sequences
+/// beyond rounding.
+///
+/// Memory: the states (float32 [tokens, hidden]), the activations of max_batch_tokens tokens, and the file's
+/// pages of the attention or the FFN of one layer; pages are given back when they have been used.
+class StreamingDecoder final : public PromptEncoder {
+ public:
+  /// `model` must outlive this object. Throws unsupported when the model needs something that this forward
+  /// pass does not do, input when a weight is missing or does not fit, usage for an unknown device; reads no
+  /// weight yet.
+  explicit StreamingDecoder(const Model& model, DecoderOptions options = {});
+  ~StreamingDecoder() override;
+
+  /// The last layer is not run: nobody asks for what comes out of it. Not for several threads at once. Throws
+  /// input for a token outside the vocabulary and for states that are not finite; what on_layer throws passes
+  /// through.
+  void encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) override;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace moerge

@@ -1,0 +1,58 @@
+#pragma once
+// The weights of a part of one layer as ggml tensors. Internal to engine/.
+
+#include <ggml-cpp.h>
+
+#include <map>
+#include <span>
+#include <vector>
+
+#include "moerge/engine/decoder.h"
+
+namespace moerge {
+
+/// The tensor of a role where the forward pass of this configuration has it, null where it has not (biases).
+/// Throws input when the checkpoint lacks it.
+const StoredTensor* find_weight(const Model& model, Role role, int64_t layer);
+
+/// Holds the weights of one load() at a time: in place in the mapped file where the device can read host
+/// memory, else in one device buffer that is used again and again. One-dimensional weights become float32.
+/// Shapes and types must have been checked.
+class WeightStream {
+ public:
+  /// `model` and `backend` must outlive this object.
+  WeightStream(const Model& model, ggml_backend_t backend, WeightType type, int threads);
+
+  /// Tensors of an earlier load() must no longer be used.
+  void load(int64_t layer, std::span<const Role> roles);
+  /// Of the last load(); null when the model has no such weight.
+  ggml_tensor* at(Role role) const;
+  /// Gives back the pages that the last load() brought in. Its tensors stay valid and would read them again.
+  void release() const;
+  /// Asks the kernel to read these weights from disk in the meantime.
+  void prefetch(int64_t layer, std::span<const Role> roles) const;
+
+ private:
+  struct Loaded {
+    Role role;
+    const StoredTensor* stored;
+    ggml_tensor* tensor;
+  };
+  ggml_type type_for(const StoredTensor& stored) const;
+  bool is_mapped(const Loaded& weight) const;
+  void allocate();
+  void fill(const Loaded& weight) const;
+  void quantize(const Loaded& weight) const;
+
+  const Model& model_;
+  ggml_backend_t backend_;
+  WeightType weight_type_;
+  int threads_;
+  // Empty when the device cannot read host memory.
+  std::map<const MappedFile*, ggml_backend_buffer_ptr> mapped_;
+  ggml_backend_buffer_ptr copies_;
+  ggml_context_ptr context_;
+  std::vector<Loaded> loaded_;
+};
+
+}  // namespace moerge
