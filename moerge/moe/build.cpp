@@ -35,9 +35,9 @@ constexpr int64_t kSmallFiles = 64 << 20;  // tokenizer, configuration, card: ge
 // fails.
 class GateJob {
  public:
-  GateJob(MoePlan& moe, const MakeEncoder& make_encoder, Reporter& reporter) {
-    if (moe.gate_mode->needs == GateNeeds::hidden_states)
-      encoder_ = std::make_unique<Stoppable>(make_encoder(*moe.models.base), stop_);
+  /// `encoder`: over the base model, null where the gate mode needs none.
+  GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter) {
+    if (encoder) encoder_ = std::make_unique<Stoppable>(std::move(encoder), stop_);
     moe.gate_input.encoder = encoder_.get();
     *moe.gates = std::async(std::launch::async, [&moe, &reporter] {
                    const auto start = std::chrono::steady_clock::now();
@@ -127,8 +127,10 @@ void check_build(const MoePlan& moe, const BuildOptions& options) {
 std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options, const MakeEncoder& make_encoder,
                                  Reporter& reporter) {
   check_build(moe, options);
+  std::unique_ptr<PromptEncoder> encoder;
+  if (moe.gate_mode->needs == GateNeeds::hidden_states) encoder = make_encoder(*moe.models.base);
   OutputFolder folder(options.out, options.overwrite);
-  const GateJob job(moe, make_encoder, reporter);
+  const GateJob job(moe, std::move(encoder), reporter);
   SafetensorsSink sink(folder.path(), options.max_shard_bytes);
   run_weights(moe, sink, options, job, reporter, "weights");
   write_file(folder.path() / "config.json", moe.model_config.dump(2) + "\n");
@@ -143,6 +145,8 @@ std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options, cons
     const Checkpoint written(folder.path());
     ComparingSink compare(written);
     run_weights(moe, compare, options, job, reporter, "verified");
+    reporter.info(
+        fmt::format("every one of the {} tensors equals what it was made of", moe.plan.steps.size()));
   }
   check_interrupted();
   folder.commit();
