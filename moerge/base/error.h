@@ -23,6 +23,7 @@ class Error : public std::exception {
   Error(ErrorKind kind, std::string message) : kind_(kind), message_(std::move(message)) {}
   ErrorKind kind() const { return kind_; }
   const char* what() const noexcept override { return message_.c_str(); }
+  const std::string& message() const { return message_; }  // whole, even when it holds a null character
 
  private:
   ErrorKind kind_;

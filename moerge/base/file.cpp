@@ -159,9 +159,32 @@ fs::path clean_target(const fs::path& target) {
 
 }  // namespace
 
+// The folder that will hold the output must be there or be creatable.
+void check_parent(const fs::path& target) {
+  fs::path parent = target.parent_path();
+  while (!fs::exists(parent) && parent.has_relative_path()) parent = parent.parent_path();
+  if (!fs::is_directory(parent))
+    fail(ErrorKind::io, "cannot create {}: {} is not a folder", target.string(), parent.string());
+  if (access(parent.c_str(), W_OK | X_OK) != 0) fail_errno("cannot write into", parent.string());
+}
+
+bool is_mount_point(const fs::path& folder) {
+  struct stat inside = {}, outside = {};
+  return stat(folder.c_str(), &inside) == 0 && stat(folder.parent_path().c_str(), &outside) == 0 &&
+         inside.st_dev != outside.st_dev;
+}
+
 void check_output_folder(const fs::path& target, bool overwrite) {
+  if (target.empty()) fail(ErrorKind::usage, "OUT is empty: name a folder to write to");
+  if (fs::is_symlink(fs::symlink_status(target)) && !fs::exists(target))
+    fail(ErrorKind::usage, "{} is a symbolic link to nothing", target.string());
   const fs::path path = clean_target(target);
+  check_parent(path);
   if (!fs::exists(path)) return;
+  if (is_mount_point(path))
+    fail(ErrorKind::usage,
+         "{} is a mount point, which cannot be replaced by a finished folder: choose a folder inside it",
+         target.string());
   if (!fs::is_directory(path)) fail(ErrorKind::usage, "{} exists and is not a folder", target.string());
   if (fs::is_empty(path)) return;
   if (!overwrite)

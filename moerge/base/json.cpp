@@ -6,8 +6,6 @@
 namespace moerge {
 namespace {
 
-constexpr int64_t kMaxJsonFile = 64 << 20;
-
 const Json* member(const Json& object, const char* key) {
   const auto found = object.find(key);
   return found == object.end() || found->is_null() ? nullptr : &*found;
@@ -39,8 +37,8 @@ Json parse_json(std::string_view text, const std::string& where) {
   }
 }
 
-Json read_json(const std::filesystem::path& file) {
-  return parse_json(read_file(file, kMaxJsonFile), file.string());
+Json read_json(const std::filesystem::path& file, int64_t max_bytes) {
+  return parse_json(read_file(file, max_bytes), file.string());
 }
 
 std::optional<int64_t> json_int(const Json& object, const char* key, const std::string& where) {

@@ -19,8 +19,8 @@ inline constexpr int kMaxJsonDepth = 64;
 /// Parses a whole document; `where` (a path) starts every error message. Throws ErrorKind::input.
 Json parse_json(std::string_view text, const std::string& where);
 
-/// Reads and parses a file of at most 64 MB.
-Json read_json(const std::filesystem::path& file);
+/// Reads and parses a file of at most `max_bytes`.
+Json read_json(const std::filesystem::path& file, int64_t max_bytes = 4 << 20);
 
 /// Members of an object by name; empty when the member is absent or null. A member of another type is an
 /// error that names `where` and the key.

@@ -58,6 +58,8 @@ void install_interrupt_handler() {
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // a second signal ends the process at once
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGHUP, &action, nullptr);
+  signal(SIGPIPE, SIG_IGN);  // a reader of our messages that goes away must not end a build
 }
 
 void check_interrupted() {

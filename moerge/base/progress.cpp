@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "moerge/base/error.h"
 #include "moerge/base/file.h"
 
 namespace moerge {
 namespace {
 
 constexpr int64_t kRedrawMs = 100;
+const std::string kClearLine = "\r\033[K";
 
 std::string human_seconds(double seconds) {
   const auto whole = static_cast<int64_t>(seconds + 0.5);
@@ -21,6 +23,23 @@ std::string human_seconds(double seconds) {
 }
 
 }  // namespace
+
+std::string printable(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool control = (byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f;
+    out += control ? fmt::format("\\x{:02x}", byte) : std::string(1, c);
+  }
+  return out;
+}
+
+void print_error_line(std::string_view text) { std::fputs((printable(text) + "\n").c_str(), stderr); }
+
+void print_result(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    fail_errno("cannot write to", "standard output");
+}
 
 Reporter::Reporter(Verbosity verbosity) : verbosity_(verbosity), terminal_(isatty(STDERR_FILENO) == 1) {}
 
@@ -36,13 +55,14 @@ void Reporter::detail(std::string_view text) {
 
 void Reporter::line(std::string_view text) {
   const std::lock_guard lock(guard_);
-  fmt::print(stderr, "{}{}\n", drawn_ ? "\r\033[K" : "", text);
+  if (drawn_) std::fputs(kClearLine.c_str(), stderr);
+  print_error_line(text);
   drawn_ = false;
 }
 
 void Reporter::draw(std::string_view text) {
   const std::lock_guard lock(guard_);
-  fmt::print(stderr, "\r\033[K{}", text);
+  std::fputs((kClearLine + printable(text)).c_str(), stderr);
   std::fflush(stderr);
   drawn_ = true;
 }

@@ -10,6 +10,14 @@
 
 namespace moerge {
 
+/// The text with control characters (but line ends and tabs) as \\xNN: names from model files must not drive
+/// a terminal.
+std::string printable(std::string_view text);
+/// A line on stderr. Never fails: where stderr takes nothing, the program goes on without it.
+void print_error_line(std::string_view text);
+/// A result on stdout, flushed. Throws io when stdout does not take it.
+void print_result(std::string_view text);
+
 enum class Verbosity { quiet, normal, verbose };
 
 /// Lines of a run. Safe to call from any thread; a line ends a progress bar that is being drawn.

@@ -1,8 +1,10 @@
 #include "moerge/base/yaml.h"
 
 #include <fmt/format.h>
+#include <yaml-cpp/depthguard.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <set>
@@ -23,8 +25,8 @@ class Converter {
 
   YamlNode convert(const YAML::Node& node, int depth) {
     YamlNode out;
-    out.line = node.Mark().line + 1;
-    out.column = node.Mark().column + 1;
+    out.line = std::max(node.Mark().line + 1, 1);  // an empty document has no mark
+    out.column = std::max(node.Mark().column + 1, 1);
     if (depth > kMaxDepth) refuse(out, "nested too deeply");
     if (++count_ > kMaxNodes) refuse(out, "too large once its aliases are expanded");
     switch (node.Type()) {
@@ -116,7 +118,15 @@ const char* YamlNode::kind_name() const {
 YamlNode parse_yaml(std::string_view text, const std::string& file) {
   if (text.find('\0') != std::string_view::npos) fail(ErrorKind::config, "{}: not a text file", file);
   try {
-    return Converter(file).convert(YAML::Load(std::string(text)), 0);
+    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    if (documents.size() > 1) {
+      const YAML::Mark mark = documents[1].Mark();
+      fail(ErrorKind::config, "{}:{}:{}: a second document starts here (\"---\"); one is expected", file,
+           mark.line + 1, mark.column + 1);
+    }
+    return Converter(file).convert(documents.empty() ? YAML::Node() : documents[0], 0);
+  } catch (const YAML::DeepRecursion& error) {
+    fail(ErrorKind::config, "{}:{}:{}: nested too deeply", file, error.mark.line + 1, error.mark.column + 1);
   } catch (const YAML::Exception& error) {
     if (error.mark.is_null()) fail(ErrorKind::config, "{}: {}", file, error.msg);
     fail(ErrorKind::config, "{}:{}:{}: {}", file, error.mark.line + 1, error.mark.column + 1, error.msg);

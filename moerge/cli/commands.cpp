@@ -7,7 +7,7 @@
 #include <new>
 
 #include "moerge/base/error.h"
-#include "moerge/base/parallel.h"
+#include "moerge/base/progress.h"
 #include "moerge/base/suggest.h"
 #include "moerge/cli/command.h"
 
@@ -20,12 +20,13 @@ constexpr std::array<Command, 1> kCommands = {{
     {"moe", "make a mixture of experts from the models that a YAML file names", "mergekit-moe", run_moe},
 }};
 
-void print_help(std::FILE* to) {
-  fmt::print(to,
-             "moerge {}: mixtures of experts from ordinary language models\n\n"
-             "usage: moerge COMMAND ... (moerge COMMAND --help teaches each one)\n\ncommands:\n",
-             kVersion);
-  for (const Command& command : kCommands) fmt::print(to, "  {:<10} {}\n", command.name, command.summary);
+std::string help() {
+  std::string out = fmt::format(
+      "moerge {}: mixtures of experts from ordinary language models\n\n"
+      "usage: moerge COMMAND ... (moerge COMMAND --help teaches each one)\n\ncommands:\n",
+      kVersion);
+  for (const Command& command : kCommands) out += fmt::format("  {:<10} {}\n", command.name, command.summary);
+  return out;
 }
 
 int dispatch(std::string_view program, const std::vector<std::string>& arguments) {
@@ -33,12 +34,12 @@ int dispatch(std::string_view program, const std::vector<std::string>& arguments
   for (const Command& command : kCommands)
     if (called == command.also_called) return command.run(called, arguments);
   if (arguments.empty()) {
-    print_help(stderr);
+    print_error_line(help());
     return exit_code(ErrorKind::usage);
   }
   const std::string& first = arguments[0];
-  if (first == "--help" || first == "-h" || first == "help") return print_help(stdout), 0;
-  if (first == "--version") return fmt::print("moerge {}\n", kVersion), 0;
+  if (first == "--help" || first == "-h" || first == "help") return print_result(help()), 0;
+  if (first == "--version") return print_result(fmt::format("moerge {}\n", kVersion)), 0;
   std::vector<std::string_view> names;
   for (const Command& command : kCommands) {
     if (command.name == first)
@@ -58,16 +59,16 @@ int run_program(std::string_view program, const std::vector<std::string>& argume
   try {
     return dispatch(program, arguments);
   } catch (const Error& error) {
-    fmt::print(stderr, "moerge: {}\n", error.what());
+    print_error_line("moerge: " + error.message());
     return exit_code(error.kind());
   } catch (const std::filesystem::filesystem_error& error) {
-    fmt::print(stderr, "moerge: {}: {}\n", error.path1().string(), error.code().message());
+    print_error_line(fmt::format("moerge: {}: {}", error.path1().string(), error.code().message()));
     return exit_code(ErrorKind::io);
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "moerge: out of memory\n");
+    print_error_line("moerge: out of memory");
     return 1;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "moerge: internal error: {}\n", error.what());
+    print_error_line(fmt::format("moerge: internal error: {}", error.what()));
     return 1;
   }
 }

@@ -4,11 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <array>
+#include <charconv>
 #include <cstdlib>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/parallel.h"
+#include "moerge/base/progress.h"
 #include "moerge/base/suggest.h"
 #include "moerge/cli/command.h"
 #include "moerge/engine/decoder.h"
@@ -19,7 +21,7 @@
 namespace moerge {
 namespace {
 
-constexpr int64_t kMaxConfig = 16 << 20;
+constexpr int64_t kMaxConfig = 1 << 20;
 
 // Flags of mergekit-moe that change nothing here, each with the reason that is printed when it is given.
 struct ForeignFlag {
@@ -74,6 +76,14 @@ int64_t parse_size(const std::string& text) {
   return static_cast<int64_t>(number * factor);
 }
 
+// CLI11 would clamp a number that does not fit.
+std::string whole_number(const std::string& text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size() && value >= 0) return {};
+  return fmt::format("a whole number from 0 to {} is expected, found {}", INT64_MAX, text);
+}
+
 void add_flags(CLI::App& app, Arguments& a) {
   app.add_option("CONFIG", a.config, "YAML file: base_model, experts, gate_mode, ...")->required();
   app.add_option("OUT", a.out, "folder to write the model to")->required();
@@ -88,7 +98,7 @@ void add_flags(CLI::App& app, Arguments& a) {
                "allow all experts to be one model")
       ->group(what);
   app.add_option("--random-seed", a.seed, "seed of random gates and noise (0)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number)
       ->group(what);
   const std::string files = "Files";
   app.add_option("--out-shard-size", a.shard_size, "bytes per file: 5B, 500M, 200k (B is 10^9) (5B)")
@@ -146,6 +156,9 @@ DecoderOptions decoder_options(const Arguments& a) {
 }
 
 MoePlan make_plan(const Arguments& a) {
+  std::error_code error;
+  if (!std::filesystem::exists(a.config, error))
+    fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", a.config);
   const std::string text = read_file(a.config, kMaxConfig);
   const std::filesystem::path folder = std::filesystem::path(a.config).parent_path();
   const Environment environment = [&](const char* name) -> std::optional<std::string> {
@@ -173,6 +186,18 @@ void report_collisions(const std::vector<Collision>& collisions, const MoePlan& 
             : fmt::format("layer{} {}", collision.layers.size() == 1 ? "" : "s",
                           layer_ranges(collision.layers)),
         collision.cosine));
+}
+
+// Names of folders need not be UTF-8; JSON must be.
+std::string json_text(const MoePlan& moe, const BuildOptions& options) {
+  return plan_json(moe, options.max_shard_bytes).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string dry_run_text(const MoePlan& moe, const BuildOptions& options, bool every_step) {
+  std::string out = plan_text(moe, options.max_shard_bytes) + "\n";
+  if (every_step)
+    for (const Step& step : moe.plan.steps) out += "  " + describe(step) + "\n";
+  return printable(out) + "nothing was written (--dry-run)\n";
 }
 
 }  // namespace
@@ -206,7 +231,7 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", app.help());
+    print_result(app.help());
     return 0;
   } catch (const CLI::ParseError& error) {
     usage_error(app, error, program);
@@ -226,31 +251,23 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
                                 .verify = a.verify,
                                 .max_shard_bytes = parse_size(a.shard_size),
                                 .threads = a.threads};
-  check_output_folder(a.out, a.overwrite);
+  check_output_folder(options.out, options.overwrite);
+  check_device(decoder_options(a).device);
   MoePlan moe = make_plan(a);
   const MakeEncoder make_encoder = [&](const Model& base) -> std::unique_ptr<PromptEncoder> {
     return std::make_unique<StreamingDecoder>(base, decoder_options(a));
   };
   for (const std::string& warning : moe.warnings) reporter.warning(warning);
-  const std::string summary = plan_text(moe, options.max_shard_bytes);
+  check_build(moe, options);
   if (a.dry_run) {
-    check_build(moe, options);
     if (moe.gate_mode->needs == GateNeeds::hidden_states) make_encoder(*moe.models.base);  // its refusals
-    if (a.json) {
-      fmt::print("{}\n", plan_json(moe, options.max_shard_bytes).dump(2));
-      return 0;
-    }
-    fmt::print("{}\n", summary);
-    if (a.verbosity > 0)
-      for (const Step& step : moe.plan.steps) fmt::print("  {}\n", describe(step));
-    fmt::print("nothing was written (--dry-run)\n");
+    print_result(a.json ? json_text(moe, options) : dry_run_text(moe, options, a.verbosity > 0));
     return 0;
   }
-  reporter.info(summary);
-  if (a.verbosity > 0)
-    for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
+  reporter.info(plan_text(moe, options.max_shard_bytes));
+  for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
   report_collisions(build_moe(moe, options, make_encoder, reporter), moe, reporter);
-  if (a.json) fmt::print("{}\n", plan_json(moe, options.max_shard_bytes).dump(2));
+  if (a.json) print_result(json_text(moe, options));
   reporter.info(fmt::format(
       "{} is ready: load it with transformers, vLLM or llama.cpp's convert_hf_to_gguf.py", a.out));
   return 0;

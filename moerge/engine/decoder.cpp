@@ -72,7 +72,7 @@ void keep_errors_only(ggml_log_level level, const char* text, void*) {
   if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
 }
 
-ggml_backend_ptr open_device(const std::string& name, int threads) {
+ggml_backend_dev_t find_device(const std::string& name) {
   static std::once_flag once;
   std::call_once(once, [] { ggml_log_set(keep_errors_only, nullptr); });
 
@@ -85,6 +85,11 @@ ggml_backend_ptr open_device(const std::string& name, int threads) {
       known.push_back(fmt::format("\"{}\"", ggml_backend_dev_name(ggml_backend_dev_get(i))));
     fail(ErrorKind::usage, "this build has no device \"{}\" (it has {})", name, fmt::join(known, ", "));
   }
+  return device;
+}
+
+ggml_backend_ptr open_device(const std::string& name, int threads) {
+  ggml_backend_dev_t device = find_device(name);
   ggml_backend_ptr backend(ggml_backend_dev_init(device, nullptr));
   if (!backend) fail(ErrorKind::io, "device \"{}\" does not start", name);
   ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(device);
@@ -264,6 +269,8 @@ StreamingDecoder::Impl::Impl(const Model& model_, DecoderOptions options_)
       weights(model, backend.get(), options.weights, options.threads) {
   for (const float frequency : rope.inverse) rope_divisors.push_back(1 / frequency);
 }
+
+void check_device(const std::string& name) { find_device(name); }
 
 StreamingDecoder::StreamingDecoder(const Model& model, DecoderOptions options) {
   check_model(model);

@@ -18,6 +18,9 @@ enum class WeightType {
   q4_1,       // 4 bits each, a float16 scale and offset for every 32; closer than q4_0 and as fast to make
 };
 
+/// Throws usage, with the devices there are, when this build has none of that name.
+void check_device(const std::string& name);
+
 struct DecoderOptions {
   int threads = 0;             // 0: default_threads()
   std::string device = "cpu";  // "cpu", "gpu" (the first one) or a device's name in ggml

@@ -83,7 +83,7 @@ struct Worst {
 Worst compare(const std::string& name, WeightType weights = WeightType::as_stored) {
   const testing::TempDir dir;
   const Case reference(name);
-  const Model model(name, reference.folder(dir));
+  const Model model(name, {reference.folder(dir)});
   const States states = encode(model, reference.sequences, {.threads = kThreads, .weights = weights});
   const auto hidden = static_cast<size_t>(model.config.hidden);
   const std::string bytes = read_file(kData / (name + ".states"), 1 << 24);
@@ -145,7 +145,7 @@ TEST(Decoder, SequencesDoNotDependOnTheirCompany) {
   const testing::TempDir dir;
   for (const char* name : {"f32", "family_base"}) {
     const Case reference(name);
-    const Model model(name, reference.folder(dir));
+    const Model model(name, {reference.folder(dir)});
     const double tolerance = std::string_view(name) == "f32" ? 1e-6 : 1e-3;
     const States together = encode(model, reference.sequences);
     size_t first = 0;
@@ -168,14 +168,14 @@ TEST(Decoder, SequencesDoNotDependOnTheirCompany) {
 
 TEST(Decoder, NoSequences) {
   const testing::TempDir dir;
-  const Model model("f32", Case("f32").folder(dir));
+  const Model model("f32", {Case("f32").folder(dir)});
   for (const std::vector<float>& states : encode(model, {})) EXPECT_TRUE(states.empty());
 }
 
 TEST(Decoder, IsUsedAgain) {
   const testing::TempDir dir;
   const Case reference("bf16");
-  const Model model("bf16", reference.folder(dir));
+  const Model model("bf16", {reference.folder(dir)});
   StreamingDecoder decoder(model, {.threads = kThreads});
   for (int i = 0; i < 2; i++)
     EXPECT_THROW(decoder.encode(reference.sequences, [](int64_t, auto) { throw std::string("enough"); }),
@@ -209,7 +209,7 @@ void encode_with(const Json& changes, TokenSequence sequence = {1, 2, 3},
   const testing::TempDir dir;
   Case reference("f32");
   reference.config.merge_patch(changes);
-  const Model model("model", reference.folder(dir));
+  const Model model("model", {reference.folder(dir)});
   StreamingDecoder(model, options).encode(std::span(&sequence, 1), [](int64_t, auto) {});
 }
 
@@ -282,7 +282,7 @@ class Edited {
     const uint64_t length = header.size();
     dir_.write("model.safetensors", std::string(reinterpret_cast<const char*>(&length), 8) + header + data_);
     return message(kind, [&] {
-      const Model model("model", dir_.path());
+      const Model model("model", {dir_.path()});
       const std::vector<TokenSequence> sequences = {{0, 1, 2}};
       StreamingDecoder(model, {.threads = kThreads}).encode(sequences, [](int64_t, auto) {});
     });

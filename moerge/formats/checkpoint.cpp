@@ -13,11 +13,12 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kSingle = "model.safetensors";
+constexpr int64_t kMaxIndex = 64 << 20;  // some hundred thousand tensors
 constexpr const char* kIndex = "model.safetensors.index.json";
 
 // tensor name -> shard, from the index.
 std::map<std::string, std::string> read_index(const fs::path& file) {
-  const Json index = read_json(file);
+  const Json index = read_json(file, kMaxIndex);
   const auto map = index.is_object() ? index.find("weight_map") : index.end();
   if (map == index.end() || !map->is_object())
     fail(ErrorKind::input, "{}: no \"weight_map\" in it", file.string());

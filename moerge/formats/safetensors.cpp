@@ -133,6 +133,12 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
 SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& where) {
   const auto size = static_cast<int64_t>(file.size());
+  constexpr std::string_view kPointer = "version https://git-lfs";
+  const std::string_view start(reinterpret_cast<const char*>(file.data()),
+                               std::min(file.size(), kPointer.size()));
+  if (start == kPointer)
+    fail(ErrorKind::input, "{}: a Git LFS pointer, not the file itself: run \"git lfs pull\" in its folder",
+         where);
   if (size < 8) fail(ErrorKind::input, "{}: {} bytes are no safetensors file", where, size);
   uint64_t length = 0;
   for (size_t i = 0; i < 8; i++) length |= std::to_integer<uint64_t>(file[i]) << (8 * i);

@@ -16,6 +16,12 @@ struct HubName {
   std::string revision;
 };
 
+// False as well where the system cannot say (a name that is too long, a loop of links).
+bool is_folder(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
 bool is_hub_word(std::string_view word) {
   if (word.empty() || word.starts_with('.') || word.size() > 96) return false;
   for (const unsigned char c : word)
@@ -71,22 +77,27 @@ fs::path hub_cache(const Environment& environment) {
   return fs::path(environment("HOME").value_or("/")) / ".cache" / "huggingface" / "hub";
 }
 
-fs::path resolve_model(const std::string& reference, const fs::path& yaml_folder,
-                       const Environment& environment) {
+ModelLocation resolve_model(const std::string& reference, const fs::path& yaml_folder,
+                            const Environment& environment) {
   if (reference.empty()) fail(ErrorKind::config, "an empty model reference");
   fs::path path = reference;
   if (reference.starts_with("~/")) path = fs::path(environment("HOME").value_or("/")) / reference.substr(2);
   if (path.is_absolute()) {
-    if (fs::is_directory(path)) return path;
+    if (is_folder(path)) return {path, {}};
     fail(ErrorKind::config, "model \"{}\": there is no such folder", reference);
   }
   for (const fs::path& place : {yaml_folder / path, path})
-    if (fs::is_directory(place)) return place;
+    if (is_folder(place)) return {place, {}};
 
   if (reference.find('+') != std::string::npos)
     fail(ErrorKind::unsupported,
          "model \"{}\": LoRA adapters (\"model+adapter\") are not read yet; merge it first", reference);
   const std::optional<HubName> name = parse_hub_name(reference);
+  for (const fs::path& place : {yaml_folder / path, path}) {
+    std::error_code ignored;
+    if (fs::exists(place, ignored))
+      fail(ErrorKind::config, "model \"{}\": {} is a file, not a model's folder", reference, place.string());
+  }
   const std::string looked =
       fmt::format("{} and the working folder", yaml_folder.empty() ? "." : yaml_folder.string());
   if (!name)
@@ -94,7 +105,7 @@ fs::path resolve_model(const std::string& reference, const fs::path& yaml_folder
          "model \"{}\": no such folder (looked in {}), and not a model name like \"org/name\"", reference,
          looked);
   const fs::path cache = hub_cache(environment);
-  if (const auto snapshot = find_snapshot(*name, cache)) return *snapshot;
+  if (const auto snapshot = find_snapshot(*name, cache)) return {*snapshot, name->repository};
   const std::string revision = name->revision == kDefaultRevision ? "" : " --revision " + name->revision;
   fail(ErrorKind::config,
        "model \"{}\": no such folder (looked in {}), and not in the Hugging Face cache {}; fetch it with "

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "moerge/model/model.h"
+
 namespace moerge {
 
 /// Looks up an environment variable; handed in so that tests need not change the process's own.
@@ -21,7 +23,7 @@ std::filesystem::path hub_cache(const Environment& environment);
 /// A reference as YAML files write it: a folder (absolute, or relative to `yaml_folder` or the working
 /// folder) or "org/name[@revision]" whose snapshot is in the cache. Throws config with a sentence that says
 /// what to run when the model is nowhere.
-std::filesystem::path resolve_model(const std::string& reference, const std::filesystem::path& yaml_folder,
-                                    const Environment& environment);
+ModelLocation resolve_model(const std::string& reference, const std::filesystem::path& yaml_folder,
+                            const Environment& environment);
 
 }  // namespace moerge

@@ -39,9 +39,9 @@ TEST(HubCache, FirstVariableWins) {
 TEST(ResolveModel, FoldersComeFirst) {
   const TempDir dir;
   fs::create_directories(dir / "yaml/org/name");
-  EXPECT_EQ(resolve_model("org/name", dir / "yaml", with({})), dir / "yaml/org/name");
-  EXPECT_EQ(resolve_model((dir / "yaml").string(), "", with({})), dir / "yaml");
-  EXPECT_EQ(resolve_model("~/yaml", "", with({{"HOME", dir.path().string()}})), dir / "yaml");
+  EXPECT_EQ(resolve_model("org/name", dir / "yaml", with({})).folder, dir / "yaml/org/name");
+  EXPECT_EQ(resolve_model((dir / "yaml").string(), "", with({})).folder, dir / "yaml");
+  EXPECT_EQ(resolve_model("~/yaml", "", with({{"HOME", dir.path().string()}})).folder, dir / "yaml");
   EXPECT_NE(message_of((dir / "none").string(), "", with({})).find("no such folder"), std::string::npos);
 }
 
@@ -52,11 +52,28 @@ TEST(ResolveModel, SnapshotsByRevision) {
   fs::create_directories(dir / "models--org--name/snapshots/abc123");
   fs::create_directories(dir / "models--org--name/snapshots/def456");
   const Environment environment = with({{"HF_HUB_CACHE", dir.path().string()}});
-  EXPECT_EQ(resolve_model("org/name", "", environment), dir / "models--org--name/snapshots/abc123");
-  EXPECT_EQ(resolve_model("org/name@main", "", environment), dir / "models--org--name/snapshots/abc123");
-  EXPECT_EQ(resolve_model("org/name@def456", "", environment), dir / "models--org--name/snapshots/def456");
-  EXPECT_EQ(resolve_model("org/name@refs/pr/3", "", environment), dir / "models--org--name/snapshots/def456");
+  EXPECT_EQ(resolve_model("org/name", "", environment).folder, dir / "models--org--name/snapshots/abc123");
+  EXPECT_EQ(resolve_model("org/name@main", "", environment).folder,
+            dir / "models--org--name/snapshots/abc123");
+  EXPECT_EQ(resolve_model("org/name@def456", "", environment).folder,
+            dir / "models--org--name/snapshots/def456");
+  EXPECT_EQ(resolve_model("org/name@refs/pr/3", "", environment).folder,
+            dir / "models--org--name/snapshots/def456");
   EXPECT_NE(message_of("org/name@v2", "", environment).find("hf download org/name --revision v2"),
+            std::string::npos);
+}
+
+TEST(ResolveModel, TellsFoldersFromTheHub) {
+  const TempDir dir;
+  dir.write("cache/models--org--name/refs/main", "abc123");
+  std::filesystem::create_directories(dir / "cache/models--org--name/snapshots/abc123");
+  std::filesystem::create_directories(dir / "org/other");
+  dir.write("org/file", "x");
+  const Environment environment = with({{"HF_HUB_CACHE", (dir / "cache").string()}});
+  EXPECT_EQ(resolve_model("org/name@main", dir.path(), environment).hub_name, "org/name");
+  EXPECT_EQ(resolve_model("org/other", dir.path(), environment).hub_name, "");
+  EXPECT_NE(message_of("org/file", dir.path(), environment).find("is a file"), std::string::npos);
+  EXPECT_NE(message_of(std::string(300, 'x'), dir.path(), environment).find("no such folder"),
             std::string::npos);
 }
 

@@ -18,12 +18,14 @@ class Reader {
 
   int64_t dimension(const char* key, int64_t fallback) const {
     const int64_t value = json_int(json_, key, where_).value_or(fallback);
-    if (value < 1 || value > kMaxDimension) fail(ErrorKind::input, "{}: \"{}\" is {}", where_, key, value);
+    if (value < 1 || value > kMaxDimension)
+      fail(ErrorKind::input, "{}: \"{}\" is {}, expected 1 to {}", where_, key, value, kMaxDimension);
     return value;
   }
   double positive(const char* key, double fallback) const {
     const double value = json_number(json_, key, where_).value_or(fallback);
-    if (!(value > 0)) fail(ErrorKind::input, "{}: \"{}\" is {}", where_, key, value);
+    if (!(value > 0))
+      fail(ErrorKind::input, "{}: \"{}\" is {}, expected a positive number", where_, key, value);
     return value;
   }
   bool flag(const char* key) const { return json_bool(json_, key, where_).value_or(false); }
@@ -58,10 +60,11 @@ RopeConfig read_rope(const Reader& reader, double default_theta, const std::stri
   const auto type = json_string(kept, "rope_type", where);
   const auto old_type = json_string(kept, "type", where);
   rope.type = type.value_or(old_type.value_or("default"));
-  if (rope.type == "default" && kept.size() <= 2) return rope;
-  // Older readers look for "type" or "rope_type" according to their age; both agree here.
-  kept["rope_type"] = rope.type;
+  // transformers reads either word for the kind of scaling; from here on there is one.
   kept.erase("type");
+  kept.erase("rope_type");
+  if (rope.type == "default" && kept.empty()) return rope;
+  kept["rope_type"] = rope.type;
   rope.scaling = std::move(kept);
   return rope;
 }
@@ -132,7 +135,8 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
   config.rope = read_rope(reader, defaults.rope_theta, where);
   for (const char* key : {"torch_dtype", "dtype"})
     if (const auto name = json_string(json, key, where))
-      if (const DTypeInfo* dtype = find_dtype(*name)) config.dtype = dtype->dtype;
+      if (const DTypeInfo* dtype = find_dtype(*name); dtype && is_weight_type(dtype->dtype))
+        config.dtype = dtype->dtype;
   config.raw = json;
   return config;
 }

@@ -11,19 +11,27 @@
 
 namespace moerge {
 
+/// Where a reference was found.
+struct ModelLocation {
+  std::filesystem::path folder;
+  std::string hub_name = {};  // "org/name" when it came from the Hugging Face cache, else empty
+};
+
 struct Model {
   std::string name;  // as the user wrote it
+  std::string hub_name;
   std::filesystem::path folder;
   ModelConfig config;
   const Architecture* architecture;
   Checkpoint checkpoint;
 
-  Model(std::string reference, const std::filesystem::path& path)
+  Model(std::string reference, const ModelLocation& location)
       : name(std::move(reference)),
-        folder(path),
-        config(read_model_config(path)),
+        hub_name(location.hub_name),
+        folder(location.folder),
+        config(read_model_config(location.folder)),
         architecture(find_architecture(config.model_type)),
-        checkpoint(path) {}
+        checkpoint(location.folder) {}
 
   const StoredTensor& tensor(Role role, int64_t layer = -1) const {
     return checkpoint.at(weight_name(weight_for(*architecture, role), layer));

@@ -2,6 +2,8 @@
 
 #include <moerge_rust.h>
 
+#include <algorithm>
+
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/json.h"
@@ -65,6 +67,7 @@ Tokenizer::Tokenizer(const fs::path& folder) {
            folder.string());
     fail(ErrorKind::input, "{}: no tokenizer.json in this folder", folder.string());
   }
+  file_ = file.string();
   const std::string json = read_file(file, kMaxTokenizerFile);
   char* error = nullptr;
   handle_.reset(moerge_tokenizer_from_json(json.data(), json.size(), &error));
@@ -77,8 +80,10 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special) 
   size_t count = 0;
   uint32_t* ids =
       moerge_tokenizer_encode(get(handle_.get()), text.data(), text.size(), add_special, &count, &error);
-  if (!ids) fail_with("cannot tokenise", error);
-  std::vector<int32_t> out(ids, ids + count);
+  if (!ids) fail_with(fmt::format("{}: cannot tokenise \"{}\"", file_, text.substr(0, 80)), error);
+  // An id beyond 31 bits is kept as the largest one: it is beyond any model's embeddings all the same.
+  std::vector<int32_t> out(count);
+  for (size_t i = 0; i < count; i++) out[i] = static_cast<int32_t>(std::min<uint32_t>(ids[i], INT32_MAX));
   moerge_free_ids(ids, count);
   return out;
 }
@@ -88,7 +93,7 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special
   char* error = nullptr;
   char* text = moerge_tokenizer_decode(get(handle_.get()), unsigned_ids.data(), unsigned_ids.size(),
                                        skip_special, &error);
-  if (!text) fail_with("cannot decode", error);
+  if (!text) fail_with(file_ + ": cannot decode", error);
   std::string out(text);
   moerge_free_text(text);
   return out;

@@ -37,6 +37,7 @@ class Tokenizer {
     void operator()(void* tokenizer) const;
   };
   std::unique_ptr<void, Free> handle_;
+  std::string file_;
   std::optional<std::string> bos_token_;
 };
 

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
@@ -42,6 +44,9 @@ class GateJob {
     *moe.gates = std::async(std::launch::async, [&moe, &reporter] {
                    const auto start = std::chrono::steady_clock::now();
                    GateTable table = moe.gate_mode->make(moe.gate_input);
+                   if (!std::ranges::all_of(table.values, [](float value) { return std::isfinite(value); }))
+                     fail(ErrorKind::input, "{}: the router rows made from it hold infinite values or NaN",
+                          moe.models.base->folder.string());
                    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
                    reporter.detail(fmt::format("routers made in {:.2f} s", seconds.count()));
                    return table;

@@ -47,7 +47,7 @@ class Build : public ::testing::Test {
         "base_model: base\nexperts:\n  - source_model: a\n    positive_prompts: [abc, de]\n"
         "  - source_model: b\n    positive_prompts: [fgh]\n" +
         second + more;
-    const Resolve resolve = [&](const std::string& name) { return dir_ / name; };
+    const Resolve resolve = [&](const std::string& name) { return ModelLocation{dir_ / name, {}}; };
     return plan_moe(parse_moe_config(yaml, "c.yaml", false), resolve, options);
   }
 
@@ -150,7 +150,10 @@ TEST_F(Build, CollidingRoutersAreReported) {
       "base_model: base\nexperts:\n  - source_model: a\n    positive_prompts: [abc]\n"
       "  - source_model: b\n    positive_prompts: [dbc]\n";
   MoePlan same = plan_moe(parse_moe_config(yaml, "c.yaml", false),
-                          [&](const std::string& name) { return dir_ / name; }, {});
+                          [&](const std::string& name) {
+                            return ModelLocation{dir_ / name, {}};
+                          },
+                          {});
   const std::vector<Collision> found = build(same, {.out = dir_ / "out2"});
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0].layers.size(), 2u);
@@ -213,6 +216,7 @@ TEST_F(Build, CardSurvivesHostileNames) {
 TEST_F(Build, HubNamesBecomeLinksAndTags) {
   MoePlan moe = plan();
   moe.folders.begin()->second->name = "org/name@main";
+  moe.folders.begin()->second->hub_name = "org/name";
   const std::string card = model_card(moe, "m");
   EXPECT_NE(card.find("base_model:\n- \"org/name\"\n"), std::string::npos);
   EXPECT_NE(card.find("https://huggingface.co/org/name)"), std::string::npos);

@@ -35,24 +35,15 @@ std::string code_block(const std::string& language, const std::string& text) {
   return fmt::format("{}{}\n{}{}{}\n", fence, language, text, text.ends_with('\n') ? "" : "\n", fence);
 }
 
-// A name on the Hub, and not a folder that happens to be called like one.
-bool is_hub_name(const Model& model) {
-  return !std::filesystem::exists(model.name) && std::ranges::count(model.name, '/') == 1 &&
-         !model.name.starts_with('.') && !model.name.starts_with('~');
-}
-
-std::string without_revision(const std::string& name) { return name.substr(0, name.find('@')); }
-
 std::string link(const Model& model) {
-  if (!is_hub_name(model)) return code_span(model.name);
-  const std::string name = without_revision(model.name);
-  return fmt::format("[{}](https://huggingface.co/{})", code_span(model.name), name);
+  if (model.hub_name.empty()) return code_span(model.name);
+  return fmt::format("[{}](https://huggingface.co/{})", code_span(model.name), model.hub_name);
 }
 
 std::string front_matter(const MoePlan& moe) {
   std::vector<std::string> ids;
   for (const auto& [folder, model] : moe.folders)
-    if (is_hub_name(*model)) ids.push_back(without_revision(model->name));
+    if (!model->hub_name.empty()) ids.push_back(model->hub_name);
   std::string out = "---\n";
   if (!ids.empty()) {
     out += "base_model:\n";

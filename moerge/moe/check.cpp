@@ -56,7 +56,7 @@ Findings check_models_fit(const MoeModels& models) {
   const auto check_folder = [&](const Model& model) {
     if (!seen.insert(&model).second) return;
     WeightReport report = check_weights(*model.architecture, model.config, model.checkpoint);
-    std::ranges::move(report.errors, std::back_inserter(findings.errors));
+    std::ranges::move(report.errors, std::back_inserter(findings.damaged));
     std::ranges::move(report.warnings, std::back_inserter(findings.warnings));
   };
   check_folder(*models.base);
@@ -67,7 +67,7 @@ Findings check_models_fit(const MoeModels& models) {
     for (const Rule& rule : kRules) {
       const std::string theirs = rule.value(expert->config), ours = rule.value(base);
       if (theirs == ours) continue;
-      (rule.severity == Severity::error ? findings.errors : findings.warnings)
+      (rule.severity == Severity::error ? findings.misfits : findings.warnings)
           .push_back(fmt::format("{} differs: expert \"{}\" has {}, the base \"{}\" has {}; {}", rule.what,
                                  expert->name, theirs, models.base->name, ours, rule.consequence));
     }

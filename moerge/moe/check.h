@@ -9,7 +9,9 @@
 namespace moerge {
 
 struct Findings {
-  std::vector<std::string> errors, warnings;
+  std::vector<std::string> damaged;   // a checkpoint is not what its config.json says
+  std::vector<std::string> misfits;   // models that cannot be combined
+  std::vector<std::string> warnings;  // they can, but an expert finds itself in other surroundings
 };
 
 /// Compares every expert with the base and every checkpoint with its own config.json.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 
 #include "moerge/base/suggest.h"
 #include "moerge/base/yaml.h"
@@ -18,14 +20,39 @@ constexpr std::array<std::string_view, 5> kExpertKeys = {"source_model", "positi
                                                          "negative_prompts", "noise_scale", "residual_scale"};
 constexpr std::array<std::string_view, 3> kDTypes = {"bfloat16", "float16", "float32"};
 
-// A model is a text, or mergekit's map {model: ...}.
+// A model is a text, or mergekit's map {model: {path: ...}}. What such a map can say beyond the path is not
+// supported here, and must not be lost.
 std::optional<std::string> read_model(const YamlNode& map, std::string_view key, YamlProblems& problems) {
   const YamlNode* node = map.find(key);
-  if (node && node->kind == YamlNode::Kind::map && node->find("model"))
-    return read_model(*node, "model", problems);
-  if (node && node->kind == YamlNode::Kind::map && node->find("path"))
-    return read_model(*node, "path", problems);
-  return problems.text(map, key);
+  if (!node || (!node->find("path") && !node->find("model"))) return problems.text(map, key);
+  const std::string_view inner = node->find("path") ? "path" : "model";
+  for (const auto& [other, value] : node->entries)
+    if (other.scalar != inner && value.kind != YamlNode::Kind::null)
+      problems.error(
+          other,
+          fmt::format(
+              "\"{}\" of a model is not supported: write the model as a folder or \"org/name@revision\"",
+              other.scalar));
+  return read_model(*node, inner, problems);
+}
+
+// A number that float32 can hold.
+double read_scale(const YamlNode& map, std::string_view key, double fallback, YamlProblems& problems) {
+  const double value = problems.number(map, key).value_or(fallback);
+  if (std::abs(value) <= std::numeric_limits<float>::max()) return value;
+  problems.error(*map.find(key), fmt::format("\"{}\" is {}, which is beyond float32", key, value));
+  return fallback;
+}
+
+// Missing, null or empty; a value of another kind is a problem that read_model has reported.
+bool is_unsaid(const YamlNode& map, std::string_view key) {
+  const YamlNode* node = map.find(key);
+  return !node || node->kind == YamlNode::Kind::null || node->kind == YamlNode::Kind::scalar;
+}
+
+bool has_value(const YamlNode& map, std::string_view key) {
+  const YamlNode* node = map.find(key);
+  return node && node->kind != YamlNode::Kind::null;
 }
 
 ExpertConfig read_expert(const YamlNode& node, YamlProblems& problems) {
@@ -34,12 +61,12 @@ ExpertConfig read_expert(const YamlNode& node, YamlProblems& problems) {
   problems.check_keys(node, kExpertKeys);
   if (const auto model = read_model(node, "source_model", problems); model && !model->empty())
     expert.source_model = *model;
-  else
+  else if (is_unsaid(node, "source_model"))
     problems.error(node, "this expert has no \"source_model\"");
   expert.positive_prompts = problems.texts(node, "positive_prompts");
   expert.negative_prompts = problems.texts(node, "negative_prompts");
-  expert.noise_scale = problems.number(node, "noise_scale").value_or(0);
-  expert.residual_scale = problems.number(node, "residual_scale").value_or(1);
+  expert.noise_scale = read_scale(node, "noise_scale", 0, problems);
+  expert.residual_scale = read_scale(node, "residual_scale", 1, problems);
   if (expert.noise_scale < 0) problems.error(*node.find("noise_scale"), "\"noise_scale\" cannot be negative");
   if (std::ranges::count(expert.positive_prompts, "") > 0)
     problems.warning(*node.find("positive_prompts"),
@@ -116,6 +143,11 @@ void check_prompts(const YamlNode& root, const MoeConfig& config, const GateMode
   for (size_t i = 0; i < config.experts.size(); i++) {
     if (!config.experts[i].positive_prompts.empty()) continue;
     complete = false;
+    const YamlNode& item = list.items[i];
+    const YamlNode* prompts = item.find("positive_prompts");
+    const bool reported =
+        item.kind != YamlNode::Kind::map || (prompts && prompts->kind == YamlNode::Kind::map);
+    if (reported) continue;
     problems.error(list.items[i],
                    fmt::format("expert {} (\"{}\") has no \"positive_prompts\", which gate_mode \"{}\" needs "
                                "(gate_mode \"random\" needs none)",
@@ -138,7 +170,7 @@ void check_models(const YamlNode& root, const MoeConfig& config, bool allow_all_
   const bool same = std::ranges::all_of(config.experts, [&](const ExpertConfig& e) {
     return e.source_model == config.experts[0].source_model;
   });
-  if (same && config.experts.size() > 1 && !allow_all_same)
+  if (same && config.experts.size() > 1 && !config.experts[0].source_model.empty() && !allow_all_same)
     problems.error(*root.find("experts"),
                    "all experts are the same model, so the result computes what that model computes until it "
                    "is trained: name "
@@ -164,7 +196,7 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
   problems.check_keys(root, kTopKeys);
   if (const auto base = read_model(root, "base_model", problems); base && !base->empty())
     config.base_model = *base;
-  else
+  else if (is_unsaid(root, "base_model"))
     problems.error(root, "no \"base_model\": the model that gives attention, norms and embeddings");
   config.experts = read_experts(root, "experts", problems);
   config.shared_experts = read_experts(root, "shared_experts", problems);
@@ -172,8 +204,11 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
   read_dtype(root, config, problems);
   config.experts_per_token = problems.integer(root, "experts_per_token").value_or(2);
   config.architecture = problems.text(root, "architecture").value_or("");
+  if (const YamlNode* node = root.find("architecture"))
+    config.architecture_place = fmt::format("{}:{}:{}", file, node->line, node->column);
   if (config.experts.empty()) {
-    problems.error(root, "no \"experts\": the list of models whose FFNs become the experts");
+    if (!has_value(root, "experts") || root.find("experts")->kind == YamlNode::Kind::sequence)
+      problems.error(root, "no \"experts\": the list of models whose FFNs become the experts");
   } else {
     check_experts_per_token(root, config, problems);
     if (mode && mode->needs != GateNeeds::nothing) check_prompts(root, config, *mode, problems);

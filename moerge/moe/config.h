@@ -23,7 +23,8 @@ struct MoeConfig {
   std::string gate_mode = "hidden";
   std::optional<DType> dtype;  // of the output; empty: the base model's
   int64_t experts_per_token = 2;
-  std::string architecture;  // output family, empty: chosen
+  std::string architecture;        // output family, empty: chosen
+  std::string architecture_place;  // "FILE:LINE:COLUMN" of it
 
   std::string file;                   // where it was read from, for messages
   std::string yaml;                   // the document itself

@@ -61,7 +61,27 @@ TEST(MoeConfig, DefaultsAreMergekits) {
   EXPECT_EQ(config.experts[0].residual_scale, 1);
 }
 
+TEST(MoeConfig, OneSentenceForOneMistake) {
+  for (const char* yaml : {"base_model: base\nexperts: one\n",
+                           "base_model: base\nexperts:\n  - source_model: a\n    positive_prompts: {a: b}\n"
+                           "  - source_model: b\n    positive_prompts: [x]\n"}) {
+    const std::string message = message_of(yaml);
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+}
+
+TEST(MoeConfig, ScalesBeyondFloat32AreRefused) {
+  expect_refused(kTwo + "  - {source_model: c, positive_prompts: [q], noise_scale: 1e300}\n",
+                 "beyond float32");
+  expect_refused(kTwo + "  - {source_model: c, positive_prompts: [q], residual_scale: -1e39}\n",
+                 "beyond float32");
+}
+
 TEST(MoeConfig, ModelsAsMaps) {
+  expect_refused("base_model: {model: x, lora: y}\n" + kTwo.substr(kTwo.find('\n') + 1),
+                 "c.yaml:1:24: \"lora\" of a model is not supported");
+  expect_refused("base_model: {model: {path: x, revision: y}}\n" + kTwo.substr(kTwo.find('\n') + 1),
+                 "\"revision\"");
   EXPECT_EQ(parse("base_model: {model: {path: x}}\n" + kTwo.substr(kTwo.find('\n') + 1)).base_model, "x");
 }
 

@@ -14,18 +14,25 @@ namespace {
 // Opens every model that the configuration names; all that cannot be opened are reported together.
 void open_models(MoePlan& moe, const Resolve& resolve) {
   std::vector<std::string> problems;
-  ErrorKind kind = ErrorKind::config;
+  ErrorKind kind = ErrorKind::input;
+  const auto note = [&](ErrorKind found, const std::string& message) {
+    if (exit_code(found) > exit_code(kind))
+      kind = found;  // what the user must change outweighs a damaged file
+    if (std::ranges::find(problems, message) == problems.end()) problems.push_back(message);
+  };
   const auto open = [&](const std::string& reference) -> const Model* {
     try {
-      const std::filesystem::path folder = std::filesystem::weakly_canonical(resolve(reference));
-      std::unique_ptr<Model>& model = moe.folders[folder];
-      if (!model) model = std::make_unique<Model>(reference, folder);
+      ModelLocation location = resolve(reference);
+      location.folder = std::filesystem::weakly_canonical(location.folder);
+      std::unique_ptr<Model>& model = moe.folders[location.folder];
+      if (!model) model = std::make_unique<Model>(reference, location);
       return model.get();
     } catch (const Error& error) {
-      kind = error.kind();
-      if (std::ranges::find(problems, error.what()) == problems.end()) problems.push_back(error.what());
-      return nullptr;
+      note(error.kind(), error.message());
+    } catch (const std::filesystem::filesystem_error& error) {
+      note(ErrorKind::io, fmt::format("model \"{}\": {}", reference, error.code().message()));
     }
+    return nullptr;
   };
   moe.models.base = open(moe.config.base_model);
   for (const ExpertConfig& expert : moe.config.experts)
@@ -36,8 +43,18 @@ void open_models(MoePlan& moe, const Resolve& resolve) {
 void check_fit(MoePlan& moe) {
   Findings findings = check_models_fit(moe.models);
   std::ranges::move(findings.warnings, std::back_inserter(moe.warnings));
-  if (!findings.errors.empty())
-    throw Error(ErrorKind::unsupported, fmt::format("{}", fmt::join(findings.errors, "\n")));
+  if (findings.damaged.empty() && findings.misfits.empty()) return;
+  const ErrorKind kind = findings.misfits.empty() ? ErrorKind::input : ErrorKind::unsupported;
+  std::ranges::move(findings.misfits, std::back_inserter(findings.damaged));
+  throw Error(kind, fmt::format("{}", fmt::join(findings.damaged, "\n")));
+}
+
+TokenSequence encode_prompt(const Tokenizer& tokenizer, const std::string& text, size_t expert) {
+  try {
+    return tokenizer.encode(text);
+  } catch (const Error& error) {
+    fail(error.kind(), "a prompt of expert {}: {}", expert, error.message());
+  }
 }
 
 // Token ids of every prompt, as mergekit makes them: the beginning-of-sequence token's text in front, nothing
@@ -51,7 +68,7 @@ void tokenise_prompts(MoePlan& moe, const Tokenizer& tokenizer) {
     ExpertTokens& tokens = moe.gate_input.experts.emplace_back();
     const auto encode = [&](const std::vector<std::string>& prompts, std::vector<TokenSequence>& out) {
       for (const std::string& prompt : prompts) {
-        TokenSequence ids = tokenizer.encode(bos + prompt);
+        TokenSequence ids = encode_prompt(tokenizer, bos + prompt, e);
         const auto unknown = std::ranges::find_if(ids, [&](int32_t id) { return id >= vocab; });
         if (ids.empty())
           problems.push_back(fmt::format("expert {}: the prompt \"{}\" has no tokens", e, prompt));

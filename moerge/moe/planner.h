@@ -23,7 +23,7 @@ struct PlanOptions {
 };
 
 /// Where a model reference points; throws config when nowhere.
-using Resolve = std::function<std::filesystem::path(const std::string& reference)>;
+using Resolve = std::function<ModelLocation(const std::string& reference)>;
 
 /// Part::group of what comes from the base; experts have their number.
 inline constexpr int64_t kBaseGroup = -1;

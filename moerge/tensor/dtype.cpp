@@ -60,4 +60,6 @@ bool is_float(DType dtype) {
   return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
 }
 
+bool is_weight_type(DType dtype) { return is_float(dtype) && dtype != DType::f64; }
+
 }  // namespace moerge

@@ -39,7 +39,9 @@ const DTypeInfo& info(DType dtype);
 /// understood.
 const DTypeInfo* find_dtype(std::string_view name);
 
-/// f64, f32, f16 and bf16: the types that weights can be computed in.
+/// f64, f32, f16 and bf16: the types that can be converted into each other.
 bool is_float(DType dtype);
+/// f32, f16 and bf16: the types that models are written in.
+bool is_weight_type(DType dtype);
 
 }  // namespace moerge

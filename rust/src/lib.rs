@@ -49,6 +49,9 @@ unsafe fn text_in<'a>(text: *const c_char, length: usize) -> Result<&'a str, Str
 pub unsafe extern "C" fn moerge_tokenizer_from_json(
     json: *const c_char, length: usize, error: *mut *mut c_char,
 ) -> *mut MoergeTokenizer {
+    // A panic becomes an error message (guard); the default hook would print a backtrace as well.
+    static SILENCE: std::sync::Once = std::sync::Once::new();
+    SILENCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
     guard(error, ptr::null_mut(), || {
         let mut tokenizer = Tokenizer::from_bytes(text_in(json, length)?).map_err(|e| e.to_string())?;
         tokenizer.with_truncation(None).map_err(|e| e.to_string())?;

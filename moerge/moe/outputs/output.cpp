@@ -67,9 +67,9 @@ const OutputArchitecture& choose_output(const MoeModels& models, const MoeConfig
   }
   if (!known) {
     const std::string close = nearest(config.architecture, names);
-    fail(ErrorKind::config, "{}: architecture \"{}\" is not supported{} (supported: {})", config.file,
-         config.architecture, close.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", close),
-         fmt::join(names, ", "));
+    fail(ErrorKind::config, "{}: architecture \"{}\" is not supported{} (supported: {})",
+         config.architecture_place, config.architecture,
+         close.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", close), fmt::join(names, ", "));
   }
   fail(ErrorKind::unsupported, "{}: these models cannot be combined:{}", config.file, reasons);
 }
