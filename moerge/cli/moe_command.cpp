@@ -149,7 +149,7 @@ std::vector<std::string_view> flag_names(const CLI::App& app, std::vector<std::s
 
 DecoderOptions decoder_options(const Arguments& a) {
   DecoderOptions options;
-  options.threads = a.threads;
+  options.threads = std::max(1, a.threads - 1);  // one core is busy copying meanwhile
   options.device = a.device == "auto" ? "cpu" : a.device;
   options.weights = a.four_bit ? WeightType::q4_1 : a.eight_bit ? WeightType::q8_0 : WeightType::as_stored;
   return options;

@@ -40,24 +40,26 @@ void SafetensorsSink::begin(std::span<const TensorSpec> specs) {
     std::vector<TensorSpec> inside;
     for (size_t i : shard.tensors) inside.push_back(specs_[i]);
     const std::string header = safetensors_header(inside);
-    File& file = files_.emplace_back(File::create(folder_ / shard.file));
+    Output& output = outputs_.emplace_back(File::create(folder_ / shard.file));
     int64_t offset = std::ssize(header);
     for (size_t i : shard.tensors) {
-      places_[i] = {&file, offset};
+      places_[i] = {&output, offset};
       offset += specs_[i].bytes();
     }
-    file.write_at(0, std::as_bytes(std::span(header)));
-    file.resize(offset);
+    output.file.write_at(0, std::as_bytes(std::span(header)));
+    output.file.resize(offset);
   }
 }
 
 void SafetensorsSink::put(size_t i, int64_t offset, std::span<const std::byte> bytes) {
-  places_[i].file->write_at(places_[i].offset + offset, bytes);
+  places_[i].output->file.write_at(places_[i].offset + offset, bytes);
 }
 
 void SafetensorsSink::copy(size_t i, int64_t offset, const MappedFile& source, int64_t source_offset,
                            int64_t count) {
-  copy_range(source.file(), source_offset, *places_[i].file, places_[i].offset + offset, count);
+  Output& output = *places_[i].output;
+  const std::lock_guard lock(output.copying);
+  copy_range(source.file(), source_offset, output.file, places_[i].offset + offset, count);
 }
 
 void SafetensorsSink::finish() {

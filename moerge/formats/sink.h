@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,8 +54,13 @@ class SafetensorsSink final : public TensorSink {
   void finish() override;
 
  private:
+  struct Output {
+    explicit Output(File opened) : file(std::move(opened)) {}
+    File file;
+    std::mutex copying;  // writers of one file exclude each other in the kernel, spinning; here they sleep
+  };
   struct Place {
-    File* file;
+    Output* output;
     int64_t offset;
   };
 
@@ -62,7 +68,7 @@ class SafetensorsSink final : public TensorSink {
   int64_t max_shard_bytes_;
   std::vector<TensorSpec> specs_;
   std::vector<Shard> shards_;
-  std::deque<File> files_;  // stable addresses
+  std::deque<Output> outputs_;  // stable addresses
   std::vector<Place> places_;
 };
 
