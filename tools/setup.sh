@@ -6,7 +6,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
 packages="g++ cmake ninja-build libfmt-dev libyaml-cpp-dev libcli11-dev libgtest-dev python3 python3-pip"
-rust_needed=1.87   # by the crates in rust/Cargo.lock
+rust_needed=1.85   # by the crates of rust/Cargo.lock that Linux compiles
 
 missing=
 for package in $packages; do
