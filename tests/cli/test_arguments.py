@@ -1,7 +1,7 @@
 """The command line itself: commands, flags, their values, and what is printed where."""
 import json, os, pty, re
 
-from harness import rows
+from harness import Skipped, rows
 
 # Flags of mergekit-moe that change nothing here, with the reason that is printed.
 FOREIGN_FLAGS = {
@@ -253,7 +253,10 @@ experts:
 def test_progress_on_a_terminal(case):
     """One line that is drawn again and again, and cleared before the next message."""
     case.slow_models()
-    terminal, stderr = pty.openpty()
+    try:
+        terminal, stderr = pty.openpty()
+    except OSError as error:
+        raise Skipped(f"no pseudo-terminals here: {error}")
     run = case.start_slow(stderr=stderr)
     os.close(stderr)
     shown = b""
