@@ -157,8 +157,6 @@ fs::path clean_target(const fs::path& target) {
   return path;
 }
 
-}  // namespace
-
 // The folder that will hold the output must be there or be creatable.
 void check_parent(const fs::path& target) {
   fs::path parent = target.parent_path();
@@ -173,6 +171,8 @@ bool is_mount_point(const fs::path& folder) {
   return stat(folder.c_str(), &inside) == 0 && stat(folder.parent_path().c_str(), &outside) == 0 &&
          inside.st_dev != outside.st_dev;
 }
+
+}  // namespace
 
 void check_output_folder(const fs::path& target, bool overwrite) {
   if (target.empty()) fail(ErrorKind::usage, "OUT is empty: name a folder to write to");
@@ -197,7 +197,7 @@ void check_output_folder(const fs::path& target, bool overwrite) {
          target.string());
 }
 
-OutputFolder::OutputFolder(const fs::path& target, bool overwrite) {
+OutputFolder::OutputFolder(const fs::path& target, bool overwrite) : overwrite_(overwrite) {
   check_output_folder(target, overwrite);
   target_ = clean_target(target);
   partial_ = target_.parent_path() / ("." + target_.filename().string() + ".moerge-partial");
@@ -229,27 +229,39 @@ OutputFolder::~OutputFolder() {
   if (lock_ >= 0) close(lock_);
 }
 
+namespace {
+
+// For file systems that cannot exchange two names: the old output stands aside for the moment between two
+// renames.
+void replace_by_two_renames(const fs::path& finished, const fs::path& target, const fs::path& aside) {
+  if (rename(target.c_str(), aside.c_str()) != 0) fail_errno("cannot move aside", target.string());
+  if (rename(finished.c_str(), target.c_str()) == 0) return;
+  const int code = errno;
+  if (rename(aside.c_str(), target.c_str()) != 0)
+    fail_errno("the old output is now in " + aside.string() + "; cannot restore", target.string());
+  errno = code;
+  fail_errno("cannot rename the finished folder to", target.string());
+}
+
+}  // namespace
+
 void OutputFolder::commit() {
+  check_output_folder(target_, overwrite_);  // somebody may have filled it meanwhile
+  const fs::path aside = partial_.string() + "-old";
   const bool replaces = fs::exists(target_) && !fs::is_empty(target_);
+  fs::path old_output;
   if (!replaces) {
     if (rename(partial_.c_str(), target_.c_str()) != 0)
       fail_errno("cannot rename the finished folder to", target_.string());
   } else if (renameat2(AT_FDCWD, partial_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0) {
-    fs::remove_all(partial_);  // now the old output
+    old_output = partial_;
   } else {
-    // File systems without exchange: the old output stands aside for the moment between two renames.
-    const fs::path old = partial_.string() + "-old";
-    if (rename(target_.c_str(), old.c_str()) != 0) fail_errno("cannot move aside", target_.string());
-    if (rename(partial_.c_str(), target_.c_str()) != 0) {
-      const int code = errno;
-      if (rename(old.c_str(), target_.c_str()) != 0)
-        fail_errno("the old output is now in " + old.string() + "; cannot restore", target_.string());
-      errno = code;
-      fail_errno("cannot rename the finished folder to", target_.string());
-    }
-    fs::remove_all(old);
+    replace_by_two_renames(partial_, target_, aside);
+    old_output = aside;
   }
   committed_ = true;
+  std::error_code ignored;  // the new output is in place; what cannot be removed is cleaned by the next run
+  if (!old_output.empty()) fs::remove_all(old_output, ignored);
 }
 
 int64_t free_space(const fs::path& path) {

@@ -85,6 +85,7 @@ class OutputFolder {
  private:
   std::filesystem::path target_, partial_;
   int lock_ = -1;
+  bool overwrite_;
   bool committed_ = false;
 };
 

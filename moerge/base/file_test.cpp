@@ -106,6 +106,17 @@ TEST(OutputFolder, ReplacesAModelOnlyWhenTold) {
   EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), {}), 1);
 }
 
+TEST(OutputFolder, DoesNotReplaceWhatAppearedMeanwhile) {
+  const TempDir dir;
+  {
+    OutputFolder out(dir / "out", false);
+    dir.write("out/config.json", "{}");
+    EXPECT_THROW(out.commit(), Error);
+  }
+  EXPECT_EQ(read_file(dir / "out/config.json", 10), "{}");
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), {}), 1);
+}
+
 TEST(OutputFolder, NeverReplacesWhatIsNoModel) {
   const TempDir dir;
   dir.write("home/thesis.tex", "years");

@@ -18,9 +18,11 @@ struct Rule {
   const char* consequence;
 };
 
+// Keys in alphabetical order: files list them as they please.
 std::string rope_of(const ModelConfig& config) {
-  return fmt::format("theta {}, {}", config.rope.theta,
-                     config.rope.scaling.is_null() ? "no scaling" : config.rope.scaling.dump());
+  return fmt::format(
+      "theta {}, {}", config.rope.theta,
+      config.rope.scaling.is_null() ? "no scaling" : nlohmann::json(config.rope.scaling).dump());
 }
 
 // Errors where the result could not be loaded or would compute nonsense; warnings where it runs, but the

@@ -102,12 +102,17 @@ void compare_tokenizers(MoePlan& moe, const Tokenizer& base) {
     const std::filesystem::path file = folder / "tokenizer.json";
     if (model.get() == moe.models.base || !std::filesystem::exists(file) || same_file(file, base_file))
       continue;
-    const Tokenizer::Difference difference = base.difference(Tokenizer(folder));
-    if (difference.count > 0)
-      moe.warnings.push_back(
-          fmt::format("the tokenizers of the base and of \"{}\" differ in {} token{} (such as \"{}\"); the "
-                      "result has the base's",
-                      model->name, difference.count, difference.count == 1 ? "" : "s", difference.example));
+    try {
+      const Tokenizer::Difference difference = base.difference(Tokenizer(folder));
+      if (difference.count > 0)
+        moe.warnings.push_back(
+            fmt::format("the tokenizers of the base and of \"{}\" differ in {} token{} (such as \"{}\"); the "
+                        "result has the base's",
+                        model->name, difference.count, difference.count == 1 ? "" : "s", difference.example));
+    } catch (const Error& error) {  // the result does not need it
+      moe.warnings.push_back(fmt::format("the tokenizer of \"{}\" cannot be compared with the base's: {}",
+                                         model->name, error.message()));
+    }
   }
 }
 

@@ -299,7 +299,7 @@ def test_config_json(case):
     "rope_theta in rope_parameters": (dict(rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 5e5}),
                                       "rope_theta", 5e5),
     "old spelling of rope_scaling": (dict(rope_scaling={"type": "linear", "factor": 2.0}), "rope_scaling",
-                                     {"factor": 2.0, "rope_type": "linear"}),
+                                     {"factor": 2.0, "rope_type": "linear", "type": "linear"}),
     "rope_parameters": (dict(rope_theta=None, rope_parameters={"rope_type": "yarn", "rope_theta": 5e5, "factor": 4.0}),
                         "rope_scaling",
                         {"rope_type": "yarn", "factor": 4.0}),

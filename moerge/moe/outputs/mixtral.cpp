@@ -44,7 +44,12 @@ Json make_config(const MoeModels& models, const MoeConfig& config, DType dtype) 
   out["rms_norm_eps"] = base.norm_epsilon;
   out["tie_word_embeddings"] = base.tied_embeddings;
   out["rope_theta"] = base.rope.theta;
-  if (!base.rope.scaling.is_null()) out["rope_scaling"] = base.rope.scaling;
+  if (!base.rope.scaling.is_null()) {
+    out["rope_scaling"] = base.rope.scaling;
+    // The two kinds that are older than "rope_type": readers of their time look for "type".
+    if (base.rope.type == "linear" || base.rope.type == "dynamic")
+      out["rope_scaling"]["type"] = base.rope.type;
+  }
   out["sliding_window"] = nullptr;
   out["num_local_experts"] = std::ssize(models.experts);
   out["num_experts_per_tok"] = config.experts_per_token;
