@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 #include <yaml-cpp/depthguard.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <set>
+#include <sstream>
 
 #include "moerge/base/error.h"
 #include "moerge/base/suggest.h"
@@ -18,53 +21,108 @@ namespace {
 constexpr int kMaxDepth = 100;
 constexpr int kMaxNodes = 1'000'000;
 
-// yaml-cpp's tree into ours.
-class Converter {
+// Our tree from the parser's events.
+class TreeBuilder final : public YAML::EventHandler {
  public:
-  explicit Converter(const std::string& file) : file_(file) {}
+  explicit TreeBuilder(const std::string& file) : file_(file) {}
 
-  YamlNode convert(const YAML::Node& node, int depth) {
-    YamlNode out;
-    out.line = std::max(node.Mark().line + 1, 1);  // an empty document has no mark
-    out.column = std::max(node.Mark().column + 1, 1);
-    if (depth > kMaxDepth) refuse(out, "nested too deeply");
-    if (++count_ > kMaxNodes) refuse(out, "too large once its aliases are expanded");
-    switch (node.Type()) {
-      case YAML::NodeType::Undefined:
-      case YAML::NodeType::Null:
-        break;
-      case YAML::NodeType::Scalar:
-        out.kind = YamlNode::Kind::scalar;
-        out.scalar = node.Scalar();
-        break;
-      case YAML::NodeType::Sequence:
-        out.kind = YamlNode::Kind::sequence;
-        for (const YAML::Node& item : node) out.items.push_back(convert(item, depth + 1));
-        break;
-      case YAML::NodeType::Map:
-        out.kind = YamlNode::Kind::map;
-        convert_map(node, out, depth);
-        break;
-    }
-    return out;
+  YamlNode take() { return std::move(root_); }
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (++documents_ > 1) refuse(at(mark), "a second document starts here (\"---\"); one is expected");
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { add(at(mark), anchor, 1); }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                const std::string& value) override {
+    YamlNode node = at(mark);
+    node.kind = YamlNode::Kind::scalar;
+    node.scalar = value;
+    add(std::move(node), anchor, 1);
+  }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    const auto found = anchors_.find(anchor);
+    if (found == anchors_.end()) refuse(at(mark), "an alias inside the node that it names");
+    count(at(mark), found->second.nodes);
+    add(YamlNode(found->second.node), 0, 0);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    open(mark, anchor, YamlNode::Kind::sequence);
+  }
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    open(mark, anchor, YamlNode::Kind::map);
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapEnd() override {
+    YamlNode& map = open_.back().node;
+    std::set<std::string> seen;
+    for (const auto& [key, value] : map.entries)
+      if (!seen.insert(key.scalar).second) refuse(key, fmt::format("\"{}\" is given twice", key.scalar));
+    std::vector<YamlNode> merged = std::move(open_.back().merged);
+    for (YamlNode& value : merged) merge(map, std::move(value), seen);
+    close();
   }
 
  private:
-  void convert_map(const YAML::Node& node, YamlNode& out, int depth) {
-    std::set<std::string> seen;
-    std::vector<YamlNode> merged;
-    for (const auto& entry : node) {
-      YamlNode key = convert(entry.first, depth + 1);
-      YamlNode value = convert(entry.second, depth + 1);
-      if (key.kind != YamlNode::Kind::scalar) refuse(key, "a key must be a plain word");
-      if (key.scalar == "<<") {
-        merged.push_back(std::move(value));
-        continue;
-      }
-      if (!seen.insert(key.scalar).second) refuse(key, fmt::format("\"{}\" is given twice", key.scalar));
-      out.entries.emplace_back(std::move(key), std::move(value));
+  struct Open {  // a sequence or map whose end has not come yet
+    YamlNode node;
+    YAML::anchor_t anchor;
+    int first;                     // nodes counted before it
+    std::optional<YamlNode> key;   // of a map: read, and its value is not
+    std::vector<YamlNode> merged;  // values of "<<"
+  };
+  struct Anchored {
+    YamlNode node;
+    int nodes;
+  };
+
+  static YamlNode at(const YAML::Mark& mark) {
+    YamlNode node;
+    node.line = std::max(mark.line + 1, 1);
+    node.column = std::max(mark.column + 1, 1);
+    return node;
+  }
+
+  void count(const YamlNode& where, int nodes) {
+    if ((nodes_ += nodes) > kMaxNodes) refuse(where, "too large once its aliases are expanded");
+  }
+
+  void open(const YAML::Mark& mark, YAML::anchor_t anchor, YamlNode::Kind kind) {
+    YamlNode node = at(mark);
+    if (std::ssize(open_) >= kMaxDepth) refuse(node, "nested too deeply");
+    node.kind = kind;
+    open_.push_back({std::move(node), anchor, nodes_, {}, {}});
+  }
+
+  void close() {
+    Open closed = std::move(open_.back());
+    open_.pop_back();
+    add(std::move(closed.node), closed.anchor, 1, closed.first);
+  }
+
+  // A complete node goes where it belongs: the document, a list, a map's key or value.
+  void add(YamlNode node, YAML::anchor_t anchor, int nodes, std::optional<int> first = {}) {
+    count(node, nodes);
+    if (anchor) anchors_[anchor] = {node, nodes_ - first.value_or(nodes_ - nodes)};
+    if (open_.empty()) {
+      root_ = std::move(node);
+      return;
     }
-    for (YamlNode& value : merged) merge(out, std::move(value), seen);
+    Open& parent = open_.back();
+    if (parent.node.kind == YamlNode::Kind::sequence) {
+      parent.node.items.push_back(std::move(node));
+    } else if (!parent.key) {
+      if (node.kind != YamlNode::Kind::scalar) refuse(node, "a key must be a plain word");
+      parent.key = std::move(node);
+    } else {
+      if (parent.key->scalar == "<<")
+        parent.merged.push_back(std::move(node));
+      else
+        parent.node.entries.emplace_back(std::move(*parent.key), std::move(node));
+      parent.key.reset();
+    }
   }
 
   // The merge key of YAML 1.1: entries of another map (or maps) that the map itself does not have.
@@ -78,12 +136,15 @@ class Converter {
       if (seen.insert(entry.first.scalar).second) out.entries.push_back(std::move(entry));
   }
 
-  [[noreturn]] void refuse(const YamlNode& at, std::string_view why) const {
-    fail(ErrorKind::config, "{}:{}:{}: {}", file_, at.line, at.column, why);
+  [[noreturn]] void refuse(const YamlNode& node, std::string_view why) const {
+    fail(ErrorKind::config, "{}:{}:{}: {}", file_, node.line, node.column, why);
   }
 
   const std::string& file_;
-  int count_ = 0;
+  YamlNode root_ = at(YAML::Mark());
+  std::vector<Open> open_;
+  std::map<YAML::anchor_t, Anchored> anchors_;
+  int nodes_ = 0, documents_ = 0;
 };
 
 template <typename T>
@@ -118,13 +179,13 @@ const char* YamlNode::kind_name() const {
 YamlNode parse_yaml(std::string_view text, const std::string& file) {
   if (text.find('\0') != std::string_view::npos) fail(ErrorKind::config, "{}: not a text file", file);
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-    if (documents.size() > 1) {
-      const YAML::Mark mark = documents[1].Mark();
-      fail(ErrorKind::config, "{}:{}:{}: a second document starts here (\"---\"); one is expected", file,
-           mark.line + 1, mark.column + 1);
-    }
-    return Converter(file).convert(documents.empty() ? YAML::Node() : documents[0], 0);
+    std::istringstream stream{std::string(text)};
+    YAML::Parser parser(stream);
+    TreeBuilder builder(file);
+    // A second document is refused by the builder. (The library's own loop over documents never ends on some
+    // texts.)
+    if (parser.HandleNextDocument(builder)) parser.HandleNextDocument(builder);
+    return builder.take();
   } catch (const YAML::DeepRecursion& error) {
     fail(ErrorKind::config, "{}:{}:{}: nested too deeply", file, error.mark.line + 1, error.mark.column + 1);
   } catch (const YAML::Exception& error) {

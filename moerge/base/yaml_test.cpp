@@ -40,6 +40,22 @@ TEST(Yaml, ExpandsAliasesAndMergeKeys) {
   EXPECT_EQ(root.find("e")->find("y")->scalar, "3");
 }
 
+// yaml-cpp finds one empty document after another at a stray comma.
+TEST(Yaml, EndsOnTextsThatAreNone) {
+  for (const char* text : {",# F64cle'", ",", "]", "}", "a: 1\n---\nb: 2\n", "---\n---\n", "a: &a [*a]\n",
+                           "? [a]\n: b\n", "!!", "&"})
+    EXPECT_NE(message_of(text), "") << text;
+  EXPECT_EQ(message_of("---\na: 1\n...\n"), "");
+  EXPECT_EQ(parse_yaml("", "c.yaml").line, 1);
+  EXPECT_EQ(message_of("a: 1\n---\nb: 2\n").rfind("c.yaml:2:1: a second document", 0), 0u);
+}
+
+TEST(Yaml, AliasesOfEveryKind) {
+  const YamlNode root = parse_yaml("a: &x 1\nb: [*x, &y {c: *x}]\nd: *y\ne: *y\n", "c.yaml");
+  EXPECT_EQ(root.find("b")->items[0].scalar, "1");
+  EXPECT_EQ(root.find("e")->find("c")->scalar, "1");
+}
+
 TEST(Yaml, RefusesBombs) {
   std::string bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n";
   for (int i = 1; i < 10; i++) {
