@@ -16,7 +16,7 @@
 #include "moerge/engine/decoder.h"
 #include "moerge/hub/cache.h"
 #include "moerge/moe/build.h"
-#include "moerge/moe/card.h"
+#include "moerge/moe/summary.h"
 
 namespace moerge {
 namespace {

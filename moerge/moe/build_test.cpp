@@ -7,6 +7,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/moe/card.h"
+#include "moerge/moe/summary.h"
 #include "moerge/plan/execute.h"
 #include "moerge/testing/tiny_model.h"
 

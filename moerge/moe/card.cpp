@@ -3,10 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
+#include <set>
 
-#include "moerge/base/file.h"
-#include "moerge/formats/sink.h"
+#include "moerge/moe/summary.h"
 
 namespace moerge {
 namespace {
@@ -41,9 +40,9 @@ std::string link(const Model& model) {
 }
 
 std::string front_matter(const MoePlan& moe) {
-  std::vector<std::string> ids;
+  std::set<std::string> ids;  // two revisions of one model are one entry
   for (const auto& [folder, model] : moe.folders)
-    if (!model->hub_name.empty()) ids.push_back(model->hub_name);
+    if (!model->hub_name.empty()) ids.insert(model->hub_name);
   std::string out = "---\n";
   if (!ids.empty()) {
     out += "base_model:\n";
@@ -54,40 +53,7 @@ std::string front_matter(const MoePlan& moe) {
   return out + "---\n\n";
 }
 
-struct Share {
-  int64_t tensors = 0, bytes = 0;
-};
-
-// How much of the output comes from one group of parts.
-Share share_of(const MoePlan& moe, int64_t group) {
-  Share share;
-  for (const Step& step : moe.plan.steps)
-    if (const Concat* concat = std::get_if<Concat>(&step.how))
-      for (const Part& part : concat->parts)
-        if (part.group == group) {
-          share.tensors++;
-          share.bytes += part.source->spec.elements() * info(step.out.dtype).bytes;
-        }
-  return share;
-}
-
-std::string prompts_of(const ExpertConfig& expert) {
-  if (expert.positive_prompts.empty()) return "no prompts";
-  std::string out = fmt::format("{} prompt{}", expert.positive_prompts.size(),
-                                expert.positive_prompts.size() == 1 ? "" : "s");
-  if (!expert.negative_prompts.empty()) out += fmt::format(", {} negative", expert.negative_prompts.size());
-  return out;
-}
-
 }  // namespace
-
-std::string human_count(int64_t count) {
-  constexpr std::array<const char*, 5> kUnits = {"", "k", "M", "B", "T"};
-  double value = static_cast<double>(count);
-  size_t unit = 0;
-  while (value >= 999.95 && unit + 1 < kUnits.size()) value /= 1000, unit++;
-  return fmt::format("{:.{}f}{}", value, unit == 0 ? 0 : 1, kUnits[unit]);
-}
 
 std::string model_card(const MoePlan& moe, const std::string& name) {
   std::string out = front_matter(moe);
@@ -103,7 +69,8 @@ std::string model_card(const MoePlan& moe, const std::string& name) {
   out += fmt::format("Attention, norms and embeddings come from {}; the FFN of every layer from:\n\n",
                      link(*moe.models.base));
   for (size_t e = 0; e < moe.models.experts.size(); e++)
-    out += fmt::format("{}. {} ({})\n", e, link(*moe.models.experts[e]), prompts_of(moe.config.experts[e]));
+    out += fmt::format("{}. {} ({})\n", e, link(*moe.models.experts[e]),
+                       describe_prompts(moe.config.experts[e]));
   out += fmt::format("\nRouters: gate_mode {}. Weights: {}.\n\n## Configuration\n\n",
                      code_span(moe.config.gate_mode), info(moe.dtype).torch);
   out += code_block("yaml", moe.config.yaml);
@@ -117,66 +84,6 @@ std::string model_card(const MoePlan& moe, const std::string& name) {
                             "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))\n",
                             yaml_string(name)));
   return out;
-}
-
-std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes) {
-  const PlanTotals totals = moe.plan.totals();
-  const size_t files = plan_shards(moe.plan.specs(), max_shard_bytes).size();
-  const int64_t layers = moe.models.base->config.layers;
-  std::string out = fmt::format(
-      "{}: {} layers, {} expert{}, {} per token, {} parameters ({} active), {}\n", moe.output->name, layers,
-      moe.models.experts.size(), moe.models.experts.size() == 1 ? "" : "s", moe.config.experts_per_token,
-      human_count(moe.total_parameters), human_count(moe.active_parameters), info(moe.dtype).torch);
-  const Share base = share_of(moe, kBaseGroup);
-  out += fmt::format("  base      {}: attention, norms, embeddings ({} tensors, {})\n", moe.models.base->name,
-                     base.tensors, human_bytes(base.bytes));
-  for (size_t e = 0; e < moe.models.experts.size(); e++) {
-    const ExpertConfig& expert = moe.config.experts[e];
-    const Share share = share_of(moe, static_cast<int64_t>(e));
-    out +=
-        fmt::format("  expert {}  {}: FFN of every layer ({} tensors, {}), {}{}{}\n", e,
-                    moe.models.experts[e]->name, share.tensors, human_bytes(share.bytes), prompts_of(expert),
-                    expert.noise_scale != 0 ? fmt::format(", noise {}", expert.noise_scale) : "",
-                    expert.residual_scale != 1 ? fmt::format(", down x {}", expert.residual_scale) : "");
-  }
-  out += fmt::format("  routers   gate_mode {}: {}", moe.gate_mode->name, moe.gate_mode->summary);
-  if (moe.prompt_tokens > 0) out += fmt::format(" ({} prompts, {} tokens)", moe.prompts, moe.prompt_tokens);
-  out += fmt::format("\n  written   {} in {} file{}: {} copied, {} converted, {} computed",
-                     human_bytes(totals.bytes), files, files == 1 ? "" : "s", human_bytes(totals.copied),
-                     human_bytes(totals.converted), human_bytes(totals.computed));
-  return out;
-}
-
-Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
-  const PlanTotals totals = moe.plan.totals();
-  Json experts = Json::array();
-  for (size_t e = 0; e < moe.models.experts.size(); e++)
-    experts.push_back(
-        {{"source_model", moe.models.experts[e]->name}, {"folder", moe.models.experts[e]->folder.string()}});
-  Json tensors = Json::array();
-  const std::vector<TensorSpec> specs = moe.plan.specs();
-  for (const Shard& shard : plan_shards(specs, max_shard_bytes))
-    for (const size_t i : shard.tensors)
-      tensors.push_back({{"name", specs[i].name},
-                         {"dtype", std::string(info(specs[i].dtype).torch)},
-                         {"shape", specs[i].shape},
-                         {"file", shard.file},
-                         {"from", describe_sources(moe.plan.steps[i])}});
-  return {
-      {"architecture", std::string(moe.output->class_name)},
-      {"dtype", std::string(info(moe.dtype).torch)},
-      {"gate_mode", std::string(moe.gate_mode->name)},
-      {"base_model", {{"source_model", moe.models.base->name}, {"folder", moe.models.base->folder.string()}}},
-      {"experts", std::move(experts)},
-      {"parameters", {{"total", moe.total_parameters}, {"active", moe.active_parameters}}},
-      {"bytes",
-       {{"total", totals.bytes},
-        {"copied", totals.copied},
-        {"converted", totals.converted},
-        {"computed", totals.computed}}},
-      {"warnings", moe.warnings},
-      {"config", moe.model_config},
-      {"tensors", std::move(tensors)}};
 }
 
 }  // namespace moerge

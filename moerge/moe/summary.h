@@ -1,0 +1,24 @@
+#pragma once
+// A planned mixture of experts in words, numbers and JSON.
+
+#include <cstdint>
+#include <string>
+
+#include "moerge/base/json.h"
+#include "moerge/moe/planner.h"
+
+namespace moerge {
+
+/// What will be written, for people: a dozen lines.
+std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes);
+
+/// The same for scripts, every tensor included.
+Json plan_json(const MoePlan& moe, int64_t max_shard_bytes);
+
+/// "24.2B", "1.0M".
+std::string human_count(int64_t count);
+
+/// "5 prompts, 1 negative", "no prompts".
+std::string describe_prompts(const ExpertConfig& expert);
+
+}  // namespace moerge
