@@ -16,8 +16,6 @@ MoergeTokenizer *moerge_tokenizer_from_json(const char *json, size_t length, cha
 void moerge_tokenizer_free(MoergeTokenizer *);
 uint32_t *moerge_tokenizer_encode(const MoergeTokenizer *, const char *text, size_t length, bool add_special,
                                   size_t *count, char **error);
-/* Null-terminated; null characters in the text become spaces. */
-char *moerge_tokenizer_decode(const MoergeTokenizer *, const uint32_t *ids, size_t count, bool skip_special, char **error);
 /* Added tokens included. */
 size_t moerge_tokenizer_vocab_size(const MoergeTokenizer *);
 /* Tokens of either vocabulary that the other lacks or numbers differently; *example gets one of them, or null. */

@@ -1,7 +1,6 @@
 #pragma once
 // The command table. A command is one file and one line in commands.cpp.
 
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,8 +14,6 @@ struct Command {
   /// Parses its arguments and runs; throws Error. The result is the exit code.
   int (*run)(std::string_view program, const std::vector<std::string>& arguments);
 };
-
-std::span<const Command> commands();
 
 /// The whole program: picks the command (or help, or --version), turns errors into messages and exit codes.
 int run_program(std::string_view program, const std::vector<std::string>& arguments);

@@ -53,8 +53,6 @@ int dispatch(std::string_view program, const std::vector<std::string>& arguments
 
 }  // namespace
 
-std::span<const Command> commands() { return kCommands; }
-
 int run_program(std::string_view program, const std::vector<std::string>& arguments) {
   try {
     return dispatch(program, arguments);

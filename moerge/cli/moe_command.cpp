@@ -254,19 +254,18 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   check_output_folder(options.out, options.overwrite);
   check_device(decoder_options(a).device);
   MoePlan moe = make_plan(a);
-  const MakeEncoder make_encoder = [&](const Model& base) -> std::unique_ptr<PromptEncoder> {
-    return std::make_unique<StreamingDecoder>(base, decoder_options(a));
-  };
   for (const std::string& warning : moe.warnings) reporter.warning(warning);
   check_build(moe, options);
+  std::unique_ptr<PromptEncoder> encoder;  // made for a dry run as well: it has refusals of its own
+  if (moe.gate_mode->needs == GateNeeds::hidden_states)
+    encoder = std::make_unique<StreamingDecoder>(*moe.models.base, decoder_options(a));
   if (a.dry_run) {
-    if (moe.gate_mode->needs == GateNeeds::hidden_states) make_encoder(*moe.models.base);  // its refusals
     print_result(a.json ? json_text(moe, options) : dry_run_text(moe, options, a.verbosity > 0));
     return 0;
   }
   reporter.info(plan_text(moe, options.max_shard_bytes));
   for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
-  report_collisions(build_moe(moe, options, make_encoder, reporter), moe, reporter);
+  report_collisions(build_moe(moe, options, std::move(encoder), reporter), moe, reporter);
   if (a.json) print_result(json_text(moe, options));
   reporter.info(fmt::format(
       "{} is ready: load it with transformers, vLLM or llama.cpp's convert_hf_to_gguf.py", a.out));

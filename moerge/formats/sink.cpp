@@ -64,7 +64,6 @@ void SafetensorsSink::copy(size_t i, int64_t offset, const MappedFile& source, i
 
 void SafetensorsSink::finish() {
   if (shards_.size() <= 1) return;
-  Json map = Json::object();
   int64_t total = 0;
   std::vector<std::pair<std::string, std::string>> names;
   for (const Shard& shard : shards_)

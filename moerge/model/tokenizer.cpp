@@ -88,17 +88,6 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special) 
   return out;
 }
 
-std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special) const {
-  const std::vector<uint32_t> unsigned_ids(ids.begin(), ids.end());
-  char* error = nullptr;
-  char* text = moerge_tokenizer_decode(get(handle_.get()), unsigned_ids.data(), unsigned_ids.size(),
-                                       skip_special, &error);
-  if (!text) fail_with(file_ + ": cannot decode", error);
-  std::string out(text);
-  moerge_free_text(text);
-  return out;
-}
-
 int64_t Tokenizer::vocab_size() const {
   return static_cast<int64_t>(moerge_tokenizer_vocab_size(get(handle_.get())));
 }

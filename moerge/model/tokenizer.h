@@ -20,7 +20,6 @@ class Tokenizer {
   /// Token ids of a text; special tokens in the text are recognised, none is added unless `add_special`.
   /// Throws input when the text is not UTF-8.
   std::vector<int32_t> encode(std::string_view text, bool add_special = false) const;
-  std::string decode(const std::vector<int32_t>& ids, bool skip_special = false) const;
   /// The beginning-of-sequence token's text as transformers knows it, if the model has one.
   const std::optional<std::string>& bos_token() const { return bos_token_; }
   int64_t vocab_size() const;  // added tokens included

@@ -129,11 +129,9 @@ void check_build(const MoePlan& moe, const BuildOptions& options) {
          human_bytes(needed), human_bytes(free));
 }
 
-std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options, const MakeEncoder& make_encoder,
-                                 Reporter& reporter) {
+std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options,
+                                 std::unique_ptr<PromptEncoder> encoder, Reporter& reporter) {
   check_build(moe, options);
-  std::unique_ptr<PromptEncoder> encoder;
-  if (moe.gate_mode->needs == GateNeeds::hidden_states) encoder = make_encoder(*moe.models.base);
   OutputFolder folder(options.out, options.overwrite);
   const GateJob job(moe, std::move(encoder), reporter);
   SafetensorsSink sink(folder.path(), options.max_shard_bytes);

@@ -2,7 +2,6 @@
 // Carries out a planned mixture of experts: routers, weights, configuration, tokenizer, card; whole or not at
 // all.
 
-#include <functional>
 #include <memory>
 
 #include "moerge/base/progress.h"
@@ -21,14 +20,12 @@ struct BuildOptions {
   int threads = 1;
 };
 
-using MakeEncoder = std::function<std::unique_ptr<PromptEncoder>(const Model& base)>;
-
 /// Refusals that need no work: an output that exists, lies in a source, or does not fit on the disk.
 void check_build(const MoePlan& moe, const BuildOptions& options);
 
 /// Builds beside the output folder and renames at the end; on any failure nothing is left. The routers are
 /// computed while the experts are copied. Returns pairs of experts whose router rows collide.
-std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options, const MakeEncoder& make_encoder,
-                                 Reporter& reporter);
+std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options,
+                                 std::unique_ptr<PromptEncoder> encoder, Reporter& reporter);
 
 }  // namespace moerge

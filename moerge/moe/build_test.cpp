@@ -55,8 +55,7 @@ class Build : public ::testing::Test {
   std::vector<Collision> build(MoePlan& moe, BuildOptions options = {}, int64_t fail_at_layer = -1) {
     if (options.out.empty()) options.out = dir_ / "out";
     Reporter reporter(Verbosity::quiet);
-    return build_moe(
-        moe, options, [&](const Model&) { return std::make_unique<FakeEncoder>(fail_at_layer); }, reporter);
+    return build_moe(moe, options, std::make_unique<FakeEncoder>(fail_at_layer), reporter);
   }
 
   std::string message_of(const std::string& more) {
@@ -221,6 +220,20 @@ TEST_F(Build, HubNamesBecomeLinksAndTags) {
   const std::string card = model_card(moe, "m");
   EXPECT_NE(card.find("base_model:\n- \"org/name\"\n"), std::string::npos);
   EXPECT_NE(card.find("https://huggingface.co/org/name)"), std::string::npos);
+}
+
+TEST(OutputArchitectures, EveryFamilyIsComplete) {
+  for (const OutputArchitecture* output : output_architectures()) {
+    for (const std::string_view input : output->inputs) EXPECT_NE(find_architecture(input), nullptr) << input;
+    EXPECT_FALSE(output->name.empty() || output->model_type.empty() || output->class_name.empty());
+    EXPECT_NE(output->make_config, nullptr);
+    for (const std::string_view name :
+         {output->per_expert.ffn_gate, output->per_expert.ffn_up, output->per_expert.ffn_down})
+      EXPECT_NE(fill_name(name, 3, 5), fill_name(name, 3, 6)) << name;
+    for (const std::string_view name :
+         {output->per_expert.router, output->fused.router, output->fused.gate_up, output->fused.down})
+      EXPECT_NE(fill_name(name, 3), fill_name(name, 4)) << name;
+  }
 }
 
 TEST(HumanCount, Units) {

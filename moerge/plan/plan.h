@@ -18,7 +18,7 @@ namespace moerge {
 struct Part {
   const StoredTensor* source;
   int64_t group = -1;         // the planner's own numbering of where parts come from, for its reports
-  std::string noise_stream;   // names the random stream; empty where no noise is added
+  std::string noise_stream;   // names the random stream of its noise
   double noise_scale = 0;     // adds normal noise of this standard deviation
   double residual_scale = 1;  // then multiplies
 

@@ -81,16 +81,6 @@ pub unsafe extern "C" fn moerge_tokenizer_encode(
 }
 
 #[no_mangle]
-pub unsafe extern "C" fn moerge_tokenizer_decode(
-    tokenizer: *const MoergeTokenizer, ids: *const u32, count: usize, skip_special: bool, error: *mut *mut c_char,
-) -> *mut c_char {
-    guard(error, ptr::null_mut(), || {
-        let ids = if count == 0 { &[][..] } else { slice::from_raw_parts(ids, count) };
-        Ok(text_out((*tokenizer).0.decode(ids, skip_special).map_err(|e| e.to_string())?))
-    })
-}
-
-#[no_mangle]
 pub unsafe extern "C" fn moerge_tokenizer_vocab_size(tokenizer: *const MoergeTokenizer) -> usize {
     (*tokenizer).0.get_vocab_size(true)
 }
