@@ -4,20 +4,25 @@ find_package(fmt REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)
 
-# ggml and nlohmann/json come from one pinned llama.cpp source tree in the cache folder.
+# ggml, llama and nlohmann/json come from one pinned llama.cpp source tree in the cache folder.
 if(NOT MOERGE_LLAMA_DIR)
   execute_process(COMMAND ${CMAKE_SOURCE_DIR}/tools/fetch-llama.sh OUTPUT_VARIABLE MOERGE_LLAMA_DIR
                   OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
 endif()
 set(BUILD_SHARED_LIBS OFF)
-set(GGML_BUILD_COMMIT 0c1e57098 CACHE STRING "")  # else ggml asks git about OUR repository
+set(LLAMA_BUILD_NUMBER 0)  # all three given: else git is asked about OUR repository
+set(LLAMA_BUILD_COMMIT 0c1e57098)
+set(GGML_BUILD_COMMIT 0c1e57098 CACHE STRING "")
+foreach(part COMMON TESTS TOOLS EXAMPLES SERVER APP UI)
+  set(LLAMA_BUILD_${part} OFF CACHE BOOL "")
+endforeach()
+set(LLAMA_USE_PREBUILT_UI OFF CACHE BOOL "")  # its default downloads at build time
+set(LLAMA_OPENSSL OFF CACHE BOOL "")
 set(GGML_CCACHE OFF CACHE BOOL "")
 set(GGML_LLAMAFILE ON CACHE BOOL "")         # tiled matrix products: 2.5 times less CPU time for bf16 on AVX2
-set(GGML_BUILD_TESTS OFF CACHE BOOL "")
-set(GGML_BUILD_EXAMPLES OFF CACHE BOOL "")
 set(moerge_build_type ${CMAKE_BUILD_TYPE})
-set(CMAKE_BUILD_TYPE Release)                      # ggml is fast in the sanitizer build as well
-add_subdirectory(${MOERGE_LLAMA_DIR}/ggml ${CMAKE_BINARY_DIR}/ggml EXCLUDE_FROM_ALL SYSTEM)
+set(CMAKE_BUILD_TYPE Release)                      # fast in the sanitizer build as well
+add_subdirectory(${MOERGE_LLAMA_DIR} ${CMAKE_BINARY_DIR}/llama EXCLUDE_FROM_ALL SYSTEM)
 set(CMAKE_BUILD_TYPE ${moerge_build_type})
 
 add_library(moerge_json INTERFACE)

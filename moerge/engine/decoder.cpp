@@ -39,7 +39,7 @@ void check_weight(const Model& model, const StoredTensor& stored, Role role) {
   if (spec.dtype != DType::f32 && spec.dtype != DType::f16 && spec.dtype != DType::bf16)
     fail(ErrorKind::unsupported,
          "{}: tensor \"{}\" is {}; the forward pass takes float32, float16 and bfloat16",
-         model.folder.string(), spec.name, info(spec.dtype).torch);
+         model.folder.string(), spec.name, info(spec.dtype).name());
 }
 
 void check_model(const Model& model) {

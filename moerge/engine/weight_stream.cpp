@@ -20,7 +20,7 @@ ggml_type stored_type(DType dtype) {
     case DType::bf16:
       return GGML_TYPE_BF16;
     default:
-      fail(ErrorKind::unsupported, "weights of type {} cannot be computed with", info(dtype).torch);
+      fail(ErrorKind::unsupported, "weights of type {} cannot be computed with", info(dtype).name());
   }
 }
 

@@ -81,7 +81,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     if (seen_dtype_) refuse("\"dtype\" is given twice");
     const DTypeInfo* dtype = nullptr;
     for (const DTypeInfo& row : dtype_table())
-      if (row.safetensors == value) dtype = &row;
+      if (!value.empty() && row.safetensors == value) dtype = &row;
     if (!dtype) refuse("unknown dtype \"" + value + "\"");
     entry_.spec.dtype = dtype->dtype;
     seen_dtype_ = true;
@@ -111,7 +111,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     }
     const std::optional<int64_t> count = checked_count(entry_.spec.shape);
     if (!count || offsets_[1] < offsets_[0] ||
-        offsets_[1] - offsets_[0] != *count * info(entry_.spec.dtype).bytes)
+        offsets_[1] - offsets_[0] != byte_size(entry_.spec.dtype, *count))
       fail(ErrorKind::input, "{}: \"{}\": {} of shape {} does not take the {} bytes that its offsets say",
            where_, name_, info(entry_.spec.dtype).safetensors, to_string(entry_.spec.shape),
            offsets_[1] - offsets_[0]);

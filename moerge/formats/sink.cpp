@@ -83,7 +83,7 @@ void ComparingSink::begin(std::span<const TensorSpec> specs) {
     const StoredTensor& stored = written_.at(spec.name);
     if (stored.spec.dtype != spec.dtype || stored.spec.shape != spec.shape)
       fail(ErrorKind::input, "{}: \"{}\" is {} {}, expected {} {}", written_.folder().string(), spec.name,
-           info(stored.spec.dtype).torch, to_string(stored.spec.shape), info(spec.dtype).torch,
+           info(stored.spec.dtype).name(), to_string(stored.spec.shape), info(spec.dtype).name(),
            to_string(spec.shape));
     tensors_.push_back(&stored);
   }

@@ -132,7 +132,7 @@ WeightReport check_weights(const Architecture& architecture, const ModelConfig& 
                                           to_string(tensor->spec.shape), to_string(expected)));
     } else if (!is_float(tensor->spec.dtype)) {
       report.errors.push_back(fmt::format("{}: tensor \"{}\" is {}; f32, f16 and bf16 weights are supported",
-                                          folder, weight.name, info(tensor->spec.dtype).torch));
+                                          folder, weight.name, info(tensor->spec.dtype).name()));
     }
   }
   // Whatever else lies under the decoder's own prefix takes part in its forward pass: dropping it would

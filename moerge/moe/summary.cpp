@@ -22,7 +22,7 @@ Share share_of(const MoePlan& moe, int64_t group) {
       for (const Part& part : concat->parts)
         if (part.group == group) {
           share.tensors++;
-          share.bytes += part.source->spec.elements() * info(step.out.dtype).bytes;
+          share.bytes += byte_size(step.out.dtype, part.source->spec.elements());
         }
   return share;
 }

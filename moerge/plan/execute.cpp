@@ -99,7 +99,7 @@ void execute(const Plan& plan, TensorSink& sink, const ExecuteOptions& options) 
     int64_t offset = 0;
     for (const Part& part : concat->parts) {
       parts.push_back({i, &part, offset});
-      offset += part.source->spec.elements() * info(step.out.dtype).bytes;
+      offset += byte_size(step.out.dtype, part.source->spec.elements());
     }
   }
   const auto check = [&] {

@@ -17,7 +17,7 @@ PlanTotals Plan::totals() const {
     for (const Part& part : concat->parts) {
       const bool copied = part.source->spec.dtype == step.out.dtype && !part.changes_values();
       (copied ? totals.copied : totals.converted) +=
-          part.source->spec.elements() * info(step.out.dtype).bytes;
+          byte_size(step.out.dtype, part.source->spec.elements());
     }
   }
   return totals;
@@ -38,7 +38,7 @@ std::string describe_sources(const Step& step) {
     sources += fmt::format("{}: {}", part.source->file->file().path().parent_path().string(),
                            part.source->spec.name);
     if (part.source->spec.dtype != step.out.dtype)
-      sources += fmt::format(" ({})", info(part.source->spec.dtype).torch);
+      sources += fmt::format(" ({})", info(part.source->spec.dtype).name());
     if (part.noise_scale != 0) sources += fmt::format(" + noise {}", part.noise_scale);
     if (part.residual_scale != 1) sources += fmt::format(" x {}", part.residual_scale);
   }
@@ -46,7 +46,7 @@ std::string describe_sources(const Step& step) {
 }
 
 std::string describe(const Step& step) {
-  return fmt::format("{}  {} {}  <- {}", step.out.name, info(step.out.dtype).torch, to_string(step.out.shape),
+  return fmt::format("{}  {} {}  <- {}", step.out.name, info(step.out.dtype).name(), to_string(step.out.shape),
                      describe_sources(step));
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "moerge/base/error.h"
+#include "moerge/tensor/quantize.h"
 
 // The same loops compiled for several instruction sets; the loader picks one at start. Sanitizers and other
 // compilers do without.
@@ -47,7 +48,7 @@ MOERGE_DISPATCHED void write_f16(const float* values, std::byte* bytes, size_t n
 }
 
 [[noreturn]] void not_a_float(DType dtype) {
-  fail(ErrorKind::unsupported, "{} tensors cannot be converted", info(dtype).torch);
+  fail(ErrorKind::unsupported, "{} tensors cannot be converted", info(dtype).name());
 }
 
 }  // namespace
@@ -77,7 +78,7 @@ uint16_t f32_to_f16(float value) {
 
 void to_f32(DType dtype, std::span<const std::byte> bytes, std::span<float> values) {
   const size_t n = values.size();
-  assert(bytes.size() == n * static_cast<size_t>(info(dtype).bytes));
+  assert(std::ssize(bytes) == byte_size(dtype, std::ssize(values)));
   switch (dtype) {
     case DType::f64:
       for (size_t i = 0; i < n; i++) values[i] = static_cast<float>(load<double>(bytes.data(), i));
@@ -90,13 +91,14 @@ void to_f32(DType dtype, std::span<const std::byte> bytes, std::span<float> valu
     case DType::bf16:
       return read_bf16(bytes.data(), values.data(), n);
     default:
+      if (is_quantized(dtype)) return dequantize(dtype, bytes, values);
       not_a_float(dtype);
   }
 }
 
 void from_f32(std::span<const float> values, DType dtype, std::span<std::byte> bytes) {
   const size_t n = values.size();
-  assert(bytes.size() == n * static_cast<size_t>(info(dtype).bytes));
+  assert(std::ssize(bytes) == byte_size(dtype, std::ssize(values)));
   switch (dtype) {
     case DType::f64:
       for (size_t i = 0; i < n; i++) store<double>(bytes.data(), i, values[i]);
@@ -118,12 +120,15 @@ void convert(DType from, std::span<const std::byte> source, DType to, std::span<
     std::memcpy(target.data(), source.data(), target.size());
     return;
   }
-  const auto in = static_cast<size_t>(info(from).bytes), out = static_cast<size_t>(info(to).bytes);
-  std::array<float, kChunk> buffer;
-  for (size_t done = 0, total = source.size() / in; done < total; done += kChunk) {
+  const auto bytes = [](DType dtype, size_t elements) {
+    return static_cast<size_t>(byte_size(dtype, static_cast<int64_t>(elements)));
+  };
+  std::array<float, kChunk> buffer;  // a whole number of blocks of every type
+  const size_t total = target.size() / static_cast<size_t>(info(to).bytes);
+  for (size_t done = 0; done < total; done += kChunk) {
     const size_t n = std::min(kChunk, total - done);
-    to_f32(from, source.subspan(done * in, n * in), std::span(buffer).first(n));
-    from_f32(std::span(buffer).first(n), to, target.subspan(done * out, n * out));
+    to_f32(from, source.subspan(bytes(from, done), bytes(from, n)), std::span(buffer).first(n));
+    from_f32(std::span(buffer).first(n), to, target.subspan(bytes(to, done), bytes(to, n)));
   }
 }
 

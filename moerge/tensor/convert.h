@@ -20,12 +20,13 @@ inline uint16_t f32_to_bf16(float value) {
 float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value);
 
-/// Reads `values.size()` elements of a float type into float32.
+/// Reads `values.size()` elements of a float type, or whole blocks of a quantised one, into float32.
 void to_f32(DType dtype, std::span<const std::byte> bytes, std::span<float> values);
 /// Writes float32 values as elements of a float type.
 void from_f32(std::span<const float> values, DType dtype, std::span<std::byte> bytes);
 
-/// Converts elements of one float type into another; equal types are copied. Sizes must match.
+/// Converts elements of a float or quantised type into a float type; equal types are copied. Sizes must
+/// match.
 void convert(DType from, std::span<const std::byte> source, DType to, std::span<std::byte> target);
 
 }  // namespace moerge

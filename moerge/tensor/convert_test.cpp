@@ -81,9 +81,12 @@ TEST(Convert, UnalignedBuffersAndAllPairs) {
 
 TEST(DType, NamesAreFoundInEverySpelling) {
   for (const DTypeInfo& row : dtype_table()) {
-    EXPECT_EQ(find_dtype(row.safetensors)->dtype, row.dtype);
-    EXPECT_EQ(find_dtype(row.torch)->dtype, row.dtype);
+    if (!row.safetensors.empty()) EXPECT_EQ(find_dtype(row.safetensors)->dtype, row.dtype);
+    if (!row.torch.empty()) EXPECT_EQ(find_dtype(row.torch)->dtype, row.dtype);
+    if (row.gguf_id >= 0) EXPECT_EQ(find_gguf_dtype(row.gguf_id)->dtype, row.dtype);
+    EXPECT_FALSE(row.name().empty());
   }
+  EXPECT_EQ(find_dtype(""), nullptr);
   EXPECT_EQ(find_dtype("torch.bfloat16")->dtype, DType::bf16);
   EXPECT_EQ(find_dtype("fp16")->dtype, DType::f16);
   EXPECT_EQ(find_dtype("float17"), nullptr);

@@ -30,7 +30,7 @@ struct TensorSpec {
   Shape shape;
 
   int64_t elements() const { return element_count(shape); }
-  int64_t bytes() const { return elements() * info(dtype).bytes; }
+  int64_t bytes() const { return byte_size(dtype, elements()); }
 };
 
 /// A tensor whose bytes belong to somebody else.
