@@ -71,6 +71,21 @@ File File::create(const fs::path& path) {
   return File(fd, path);
 }
 
+File File::create_locked(const fs::path& path) {
+  for (;;) {
+    File file(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666), path);
+    if (file.fd_ < 0) fail_errno("cannot create", path.string());
+    if (flock(file.fd_, LOCK_EX | LOCK_NB) != 0)
+      fail(ErrorKind::io, "another moerge is writing {} at this moment", path.string());
+    // The other run may have renamed or removed the file between our open and our lock.
+    struct stat named = {};
+    if (stat(path.c_str(), &named) == 0 && stat_of(file.fd_, path).st_ino == named.st_ino) {
+      file.resize(0);
+      return file;
+    }
+  }
+}
+
 File::File(File&& other) noexcept : fd_(other.fd_), path_(std::move(other.path_)) { other.fd_ = -1; }
 
 File::~File() {

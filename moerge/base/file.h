@@ -23,6 +23,8 @@ class File {
  public:
   static File open_read(const std::filesystem::path& path);
   static File create(const std::filesystem::path& path);
+  /// An empty file that no other create_locked() gets while this one is open. Throws io when another has it.
+  static File create_locked(const std::filesystem::path& path);
   File(File&& other) noexcept;
   File& operator=(File&&) = delete;
   ~File();

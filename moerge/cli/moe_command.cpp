@@ -4,14 +4,12 @@
 
 #include <CLI/CLI.hpp>
 #include <array>
-#include <charconv>
-#include <cstdlib>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/parallel.h"
 #include "moerge/base/progress.h"
-#include "moerge/base/suggest.h"
+#include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
 #include "moerge/engine/decoder.h"
 #include "moerge/hub/cache.h"
@@ -58,32 +56,6 @@ struct Arguments {
        verify = false;
 };
 
-// "5B", "500M", "200k", "1GB", bytes without a unit: k, M and B (or G) are 10^3, 10^6, 10^9.
-int64_t parse_size(const std::string& text) {
-  char* end = nullptr;
-  const double number = std::strtod(text.c_str(), &end);
-  std::string unit(end);
-  for (char& c : unit) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  if (unit.size() == 2 && unit.ends_with('b')) unit.pop_back();
-  const double factor = unit.empty()                 ? 1
-                        : unit == "k"                ? 1e3
-                        : unit == "m"                ? 1e6
-                        : unit == "b" || unit == "g" ? 1e9
-                                                     : 0;
-  if (end == text.c_str() || factor == 0 || !(number * factor >= 1) || number * factor > 9e18)
-    fail(ErrorKind::usage, "--out-shard-size {}: a size like 5B, 500M or 200k is expected (bytes; B is 10^9)",
-         text);
-  return static_cast<int64_t>(number * factor);
-}
-
-// CLI11 would clamp a number that does not fit.
-std::string whole_number(const std::string& text) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error == std::errc() && end == text.data() + text.size() && value >= 0) return {};
-  return fmt::format("a whole number from 0 to {} is expected, found {}", INT64_MAX, text);
-}
-
 void add_flags(CLI::App& app, Arguments& a) {
   app.add_option("CONFIG", a.config, "YAML file: base_model, experts, gate_mode, ...")->required();
   app.add_option("OUT", a.out, "folder to write the model to")->required();
@@ -125,26 +97,6 @@ void add_flags(CLI::App& app, Arguments& a) {
   app.add_flag("--json", a.json, "print the plan as JSON on stdout")->group(report);
   app.add_flag("--quiet,!--no-quiet", a.quiet, "warnings and errors only")->group(report);
   app.add_flag("-v,--verbose", a.verbosity, "say more")->group(report);
-}
-
-std::vector<std::string_view> flag_names(const CLI::App& app, std::vector<std::string>& storage) {
-  for (const CLI::Option* option : app.get_options())
-    for (const std::string& name : option->get_lnames()) storage.push_back("--" + name);
-  return {storage.begin(), storage.end()};
-}
-
-// CLI11's message, with the nearest flag when one was misspelt.
-[[noreturn]] void usage_error(const CLI::App& app, const CLI::ParseError& error, std::string_view program) {
-  std::string message = error.what();
-  std::vector<std::string> storage;
-  const std::vector<std::string_view> names = flag_names(app, storage);
-  for (const std::string& extra : app.remaining()) {
-    if (!extra.starts_with("-")) continue;
-    const std::string close = nearest(extra, names);
-    message = fmt::format("unknown flag {}{}", extra,
-                          close.empty() ? "" : fmt::format(" (did you mean {}?)", close));
-  }
-  fail(ErrorKind::usage, "{}\n{} --help lists the flags", message, program);
 }
 
 DecoderOptions decoder_options(const Arguments& a) {
@@ -249,7 +201,7 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
                                 .copy_tokenizer = a.copy_tokenizer,
                                 .write_card = a.write_card,
                                 .verify = a.verify,
-                                .max_shard_bytes = parse_size(a.shard_size),
+                                .max_shard_bytes = parse_size(a.shard_size, "--out-shard-size"),
                                 .threads = a.threads};
   check_output_folder(options.out, options.overwrite);
   check_device(decoder_options(a).device);

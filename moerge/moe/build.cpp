@@ -2,17 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
-#include <atomic>
-#include <chrono>
-#include <cmath>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/parallel.h"
 #include "moerge/formats/sink.h"
 #include "moerge/moe/card.h"
+#include "moerge/moe/gate_job.h"
 #include "moerge/plan/execute.h"
 
 namespace moerge {
@@ -32,61 +29,6 @@ constexpr std::array kTokenizerFiles = {"tokenizer.json",
                                         "generation_config.json"};
 
 constexpr int64_t kSmallFiles = 64 << 20;  // tokenizer, configuration, card: generously
-
-// The routers, computed on a thread of their own while the weights are copied; stopped when the copying
-// fails.
-class GateJob {
- public:
-  /// `encoder`: over the base model, null where the gate mode needs none.
-  GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter) {
-    if (encoder) encoder_ = std::make_unique<Stoppable>(std::move(encoder), stop_);
-    moe.gate_input.encoder = encoder_.get();
-    *moe.gates = std::async(std::launch::async, [&moe, &reporter] {
-                   const auto start = std::chrono::steady_clock::now();
-                   GateTable table = moe.gate_mode->make(moe.gate_input);
-                   if (!std::ranges::all_of(table.values, [](float value) { return std::isfinite(value); }))
-                     fail(ErrorKind::input, "{}: the router rows made from it hold infinite values or NaN",
-                          moe.models.base->folder.string());
-                   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-                   reporter.detail(fmt::format("routers made in {:.2f} s", seconds.count()));
-                   return table;
-                 }).share();
-    gates_ = *moe.gates;
-  }
-  GateJob(const GateJob&) = delete;
-  GateJob& operator=(const GateJob&) = delete;
-  ~GateJob() {
-    stop_ = true;
-    gates_.wait();
-  }
-
-  /// Throws what the job threw, if it has already failed.
-  void check() const {
-    if (gates_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) gates_.get();
-  }
-
- private:
-  // An encoder that gives up at the next layer once told to.
-  class Stoppable final : public PromptEncoder {
-   public:
-    Stoppable(std::unique_ptr<PromptEncoder> inner, const std::atomic<bool>& stop)
-        : inner_(std::move(inner)), stop_(stop) {}
-    void encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) override {
-      inner_->encode(sequences, [&](int64_t layer, std::span<const float> states) {
-        if (stop_) fail(ErrorKind::interrupted, "stopped");
-        on_layer(layer, states);
-      });
-    }
-
-   private:
-    std::unique_ptr<PromptEncoder> inner_;
-    const std::atomic<bool>& stop_;
-  };
-
-  std::atomic<bool> stop_{false};
-  std::unique_ptr<PromptEncoder> encoder_;
-  std::shared_future<GateTable> gates_;
-};
 
 void copy_small_file(const fs::path& from, const fs::path& to) {
   const MappedFile source(from);

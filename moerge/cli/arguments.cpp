@@ -1,0 +1,59 @@
+#include "moerge/cli/arguments.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdlib>
+
+#include "moerge/base/error.h"
+#include "moerge/base/suggest.h"
+
+namespace moerge {
+namespace {
+
+std::vector<std::string_view> flag_names(const CLI::App& app, std::vector<std::string>& storage) {
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) storage.push_back("--" + name);
+  return {storage.begin(), storage.end()};
+}
+
+}  // namespace
+
+int64_t parse_size(const std::string& text, std::string_view flag) {
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  std::string unit(end);
+  for (char& c : unit) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (unit.size() == 2 && unit.ends_with('b')) unit.pop_back();
+  const double factor = unit.empty()                 ? 1
+                        : unit == "k"                ? 1e3
+                        : unit == "m"                ? 1e6
+                        : unit == "b" || unit == "g" ? 1e9
+                                                     : 0;
+  if (end == text.c_str() || factor == 0 || !(number * factor >= 1) || number * factor > 9e18)
+    fail(ErrorKind::usage, "{} {}: a size like 5B, 500M or 200k is expected (bytes; B is 10^9)", flag, text);
+  return static_cast<int64_t>(number * factor);
+}
+
+std::string whole_number(const std::string& text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size() && value >= 0) return {};
+  return fmt::format("a whole number from 0 to {} is expected, found {}", INT64_MAX, text);
+}
+
+void usage_error(const CLI::App& app, const CLI::ParseError& error, std::string_view program) {
+  std::string message = error.what();
+  std::vector<std::string> storage;
+  const std::vector<std::string_view> names = flag_names(app, storage);
+  for (const std::string& extra : app.remaining()) {
+    if (!extra.starts_with("-")) continue;
+    const std::string close = nearest(extra, names);
+    message = fmt::format("unknown flag {}{}", extra,
+                          close.empty() ? "" : fmt::format(" (did you mean {}?)", close));
+  }
+  fail(ErrorKind::usage, "{}\n{} --help lists the flags", message, program);
+}
+
+}  // namespace moerge

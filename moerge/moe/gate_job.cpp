@@ -1,0 +1,61 @@
+#include "moerge/moe/gate_job.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "moerge/base/error.h"
+
+namespace moerge {
+namespace {
+
+// An encoder that gives up at the next layer once told to.
+class Stoppable final : public PromptEncoder {
+ public:
+  Stoppable(std::unique_ptr<PromptEncoder> inner, const std::atomic<bool>& stop)
+      : inner_(std::move(inner)), stop_(stop) {}
+  void encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) override {
+    inner_->encode(sequences, [&](int64_t layer, std::span<const float> states) {
+      if (stop_) fail(ErrorKind::interrupted, "stopped");
+      on_layer(layer, states);
+    });
+  }
+
+ private:
+  std::unique_ptr<PromptEncoder> inner_;
+  const std::atomic<bool>& stop_;
+};
+
+GateTable make_gates(const MoePlan& moe, Reporter& reporter) {
+  const auto start = std::chrono::steady_clock::now();
+  GateTable table = moe.gate_mode->make(moe.gate_input);
+  if (!std::ranges::all_of(table.values, [](float value) { return std::isfinite(value); }))
+    fail(ErrorKind::input, "{}: the router rows made from it hold infinite values or NaN",
+         moe.models.base->folder.string());
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  reporter.detail(fmt::format("routers made in {:.2f} s", seconds.count()));
+  return table;
+}
+
+}  // namespace
+
+GateJob::GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter) {
+  if (encoder) encoder_ = std::make_unique<Stoppable>(std::move(encoder), stop_);
+  moe.gate_input.encoder = encoder_.get();
+  *moe.gates =
+      std::async(std::launch::async, [&moe, &reporter] { return make_gates(moe, reporter); }).share();
+  gates_ = *moe.gates;
+}
+
+GateJob::~GateJob() {
+  stop_ = true;
+  gates_.wait();
+}
+
+void GateJob::check() const {
+  if (gates_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) gates_.get();
+}
+
+}  // namespace moerge

@@ -1,0 +1,32 @@
+#pragma once
+// The routers of a build, made while its weights are copied.
+
+#include <atomic>
+#include <future>
+#include <memory>
+
+#include "moerge/base/progress.h"
+#include "moerge/model/prompt_encoder.h"
+#include "moerge/moe/planner.h"
+
+namespace moerge {
+
+/// A thread that fills MoePlan::gates; stopped, at the next layer, when the object goes.
+class GateJob {
+ public:
+  /// `encoder`: over the base model, null where the gate mode needs none. `moe` must outlive this object.
+  GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter);
+  GateJob(const GateJob&) = delete;
+  GateJob& operator=(const GateJob&) = delete;
+  ~GateJob();
+
+  /// Throws what the job threw, if it has already failed.
+  void check() const;
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::unique_ptr<PromptEncoder> encoder_;
+  std::shared_future<GateTable> gates_;
+};
+
+}  // namespace moerge
