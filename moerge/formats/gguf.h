@@ -7,6 +7,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -21,6 +23,8 @@ namespace moerge {
 
 inline constexpr int64_t kGgufAlignment = 32;  // unless general.alignment says otherwise
 inline constexpr std::string_view kGgufAlignmentKey = "general.alignment";
+/// More than any model's metadata and tensor list takes (a vocabulary of a million tokens: some 40 MB).
+inline constexpr int64_t kMaxGgufHeader = 512 << 20;
 
 /// A value keeps its type: readers of the format are particular about it. The alternatives stand in the order
 /// of the format's type numbers (9, the array, spread over the element types at the end).
@@ -56,6 +60,7 @@ class GgufMetadata {
 
  private:
   std::vector<Entry> entries_;
+  std::map<std::string, size_t, std::less<>> places_;  // of each key in entries_
 };
 
 struct GgufTensor {
@@ -75,7 +80,8 @@ struct GgufHeader {
 /// unsupported for tensor types that this program does not know and big-endian files.
 GgufHeader parse_gguf(std::span<const std::byte> file, const std::string& where);
 
-/// What a file with these tensors in this order begins with, padded so that the data may follow.
+/// What a file with these tensors (of at most 4 dimensions) in this order begins with, padded so that the
+/// data may follow. Throws unsupported for a type that the format does not have.
 struct GgufLayout {
   std::string header;
   std::vector<int64_t> offsets;  // of each tensor, from the start of the file
