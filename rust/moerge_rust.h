@@ -1,7 +1,7 @@
 #pragma once
 /* The C interface of the Rust library: the Hugging Face `tokenizers` crate. Panics stop at this border; every failure
-   is a null (or zero) result with a message in *error, which the caller frees. Texts are UTF-8. A tokenizer is immutable
-   and may be used from several threads. */
+   is a null (or zero) result with a message in *error, which the caller frees. Texts are UTF-8. A tokenizer may be
+   used from several threads unless a function says otherwise. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,8 +18,21 @@ uint32_t *moerge_tokenizer_encode(const MoergeTokenizer *, const char *text, siz
                                   size_t *count, char **error);
 /* Added tokens included. */
 size_t moerge_tokenizer_vocab_size(const MoergeTokenizer *);
+/* Without the added tokens that the model itself (its "vocab") does not have. */
+size_t moerge_tokenizer_model_size(const MoergeTokenizer *);
 /* Tokens of either vocabulary that the other lacks or numbers differently; *example gets one of them, or null. */
 size_t moerge_tokenizer_difference(const MoergeTokenizer *, const MoergeTokenizer *, char **example);
+/* Tokens as records, one after another: id, flags and length (uint32_t each, native byte order), then the text. */
+enum { MOERGE_ADDED = 1, MOERGE_SPECIAL = 2, MOERGE_NORMALIZED = 4, MOERGE_SINGLE_WORD = 8, MOERGE_LSTRIP = 16,
+       MOERGE_RSTRIP = 32 };
+/* Every token, by ascending id. Flags other than MOERGE_ADDED are set for added tokens only. */
+uint8_t *moerge_tokenizer_tokens(const MoergeTokenizer *, size_t *length, char **error);
+/* The records' ids are ignored: a token that the vocabulary has keeps its id and gets these flags, others are numbered on
+   from the end of the vocabulary. Not for a tokenizer that other threads use. */
+bool moerge_tokenizer_add_tokens(MoergeTokenizer *, const uint8_t *records, size_t length, char **error);
+/* Special tokens are kept, ids outside the vocabulary skipped. The result may hold null bytes. */
+uint8_t *moerge_tokenizer_decode(const MoergeTokenizer *, const uint32_t *ids, size_t count, size_t *length, char **error);
+void moerge_free_bytes(uint8_t *, size_t length);
 void moerge_free_ids(uint32_t *, size_t count);
 void moerge_free_text(char *);
 

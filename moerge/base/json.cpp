@@ -16,10 +16,9 @@ const Json* member(const Json& object, const char* key) {
   fail(ErrorKind::input, "{}: \"{}\" should be {}, found {}", where, key, expected, value.type_name());
 }
 
-}  // namespace
-
-Json parse_json(std::string_view text, const std::string& where) {
-  const auto limit_depth = [&](int depth, Json::parse_event_t event, Json&) {
+Json parse(std::string_view text, const std::string& where, std::optional<std::string_view> skip) {
+  const auto keep = [&](int depth, Json::parse_event_t event, Json& value) {
+    if (event == Json::parse_event_t::key) return !skip || value.get_ref<const std::string&>() != *skip;
     const bool opens =
         event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
     if (opens && depth >= kMaxJsonDepth)
@@ -27,7 +26,7 @@ Json parse_json(std::string_view text, const std::string& where) {
     return true;
   };
   try {
-    return Json::parse(text.begin(), text.end(), limit_depth);
+    return Json::parse(text.begin(), text.end(), keep);
   } catch (const nlohmann::json::exception& error) {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."; the bracketed id is noise for
     // users.
@@ -35,6 +34,14 @@ Json parse_json(std::string_view text, const std::string& where) {
     if (const size_t end = message.find("] "); end != std::string_view::npos) message.remove_prefix(end + 2);
     fail(ErrorKind::input, "{}: not valid JSON: {}", where, message);
   }
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& where) { return parse(text, where, {}); }
+
+Json parse_json_without(std::string_view skip, std::string_view text, const std::string& where) {
+  return parse(text, where, skip);
 }
 
 Json read_json(const std::filesystem::path& file, int64_t max_bytes) {

@@ -26,6 +26,14 @@ TEST(Json, RefusesAMillionLevels) {
   EXPECT_EQ(message_of(std::string(60, '[') + std::string(60, ']')), "");
 }
 
+TEST(Json, LeavesMembersOut) {
+  const char* text = R"({"a":{"big":{"x":[1,{"big":2}],"y":{}},"c":3},"big":4,"d":[{"big":5}]})";
+  EXPECT_EQ(parse_json_without("big", text, "x").dump(), R"({"a":{"c":3},"d":[{}]})");
+  EXPECT_EQ(parse_json(text, "x").dump(), text);
+  EXPECT_THROW(parse_json_without("big", R"({"big":{"x":}})", "x"), Error);
+  EXPECT_THROW(parse_json_without("big", R"({"big":)" + std::string(100, '['), "x"), Error);
+}
+
 TEST(Json, SaysWhereItIsWrong) {
   EXPECT_EQ(message_of("{\n  \"a\": }").rfind("config.json: not valid JSON: parse error at line 2", 0), 0u);
   EXPECT_NE(message_of("\"\xff\""), "");

@@ -3,6 +3,8 @@
 #include <moerge_rust.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
@@ -15,6 +17,11 @@ namespace {
 constexpr int64_t kMaxTokenizerFile = 256 << 20;
 
 const MoergeTokenizer* get(const void* handle) { return static_cast<const MoergeTokenizer*>(handle); }
+
+struct FreeBytes {
+  size_t length = 0;
+  void operator()(uint8_t* bytes) const { moerge_free_bytes(bytes, length); }
+};
 
 [[noreturn]] void fail_with(const std::string& what, char* error) {
   const std::string message = fmt::format("{}: {}", what, error ? error : "unknown error");
@@ -86,6 +93,66 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special) 
   for (size_t i = 0; i < count; i++) out[i] = static_cast<int32_t>(std::min<uint32_t>(ids[i], INT32_MAX));
   moerge_free_ids(ids, count);
   return out;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids) const {
+  std::vector<uint32_t> known;
+  for (const int32_t id : ids)
+    if (id >= 0) known.push_back(static_cast<uint32_t>(id));
+  char* error = nullptr;
+  size_t length = 0;
+  uint8_t* text = moerge_tokenizer_decode(get(handle_.get()), known.data(), known.size(), &length, &error);
+  if (!text) fail_with(fmt::format("{}: cannot turn tokens into text", file_), error);
+  const std::unique_ptr<uint8_t, FreeBytes> owner(text, FreeBytes{length});
+  return std::string(reinterpret_cast<const char*>(text), length);
+}
+
+std::vector<Token> Tokenizer::tokens() const {
+  char* error = nullptr;
+  size_t length = 0;
+  uint8_t* records = moerge_tokenizer_tokens(get(handle_.get()), &length, &error);
+  if (!records) fail_with(file_, error);
+  const std::unique_ptr<uint8_t, FreeBytes> owner(records, FreeBytes{length});
+  std::vector<Token> out;
+  for (size_t at = 0; at < length;) {
+    std::array<uint32_t, 3> head = {};  // id, flags, length
+    std::memcpy(head.data(), records + at, sizeof(head));
+    at += sizeof(head);
+    const uint32_t flags = head[1];
+    out.push_back({.id = head[0],
+                   .text = std::string(reinterpret_cast<const char*>(records) + at, head[2]),
+                   .added = (flags & MOERGE_ADDED) != 0,
+                   .special = (flags & MOERGE_SPECIAL) != 0,
+                   .normalized = (flags & MOERGE_NORMALIZED) != 0,
+                   .single_word = (flags & MOERGE_SINGLE_WORD) != 0,
+                   .lstrip = (flags & MOERGE_LSTRIP) != 0,
+                   .rstrip = (flags & MOERGE_RSTRIP) != 0});
+    at += head[2];
+  }
+  return out;
+}
+
+void Tokenizer::add_tokens(std::span<const Token> tokens) {
+  std::string records;
+  for (const Token& token : tokens) {
+    uint32_t flags = MOERGE_ADDED;
+    if (token.special) flags |= MOERGE_SPECIAL;
+    if (token.normalized) flags |= MOERGE_NORMALIZED;
+    if (token.single_word) flags |= MOERGE_SINGLE_WORD;
+    if (token.lstrip) flags |= MOERGE_LSTRIP;
+    if (token.rstrip) flags |= MOERGE_RSTRIP;
+    const std::array<uint32_t, 3> head = {0, flags, static_cast<uint32_t>(token.text.size())};
+    records.append(reinterpret_cast<const char*>(head.data()), sizeof(head));
+    records += token.text;
+  }
+  char* error = nullptr;
+  if (!moerge_tokenizer_add_tokens(static_cast<MoergeTokenizer*>(handle_.get()),
+                                   reinterpret_cast<const uint8_t*>(records.data()), records.size(), &error))
+    fail_with(fmt::format("{}: cannot add tokens", file_), error);
+}
+
+int64_t Tokenizer::model_size() const {
+  return static_cast<int64_t>(moerge_tokenizer_model_size(get(handle_.get())));
 }
 
 int64_t Tokenizer::vocab_size() const {

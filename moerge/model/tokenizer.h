@@ -5,11 +5,24 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace moerge {
+
+struct Token {
+  int64_t id = 0;
+  std::string text;
+  // Added tokens are found in a text before the model sees it; the rest is about them only.
+  bool added = false;
+  bool special = false;
+  bool normalized = false;  // looked for in the normalised text
+  bool single_word = false, lstrip = false, rstrip = false;
+
+  bool operator==(const Token&) const = default;
+};
 
 class Tokenizer {
  public:
@@ -22,7 +35,16 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool add_special = false) const;
   /// The beginning-of-sequence token's text as transformers knows it, if the model has one.
   const std::optional<std::string>& bos_token() const { return bos_token_; }
+  /// Special tokens are kept, ids outside the vocabulary skipped.
+  std::string decode(std::span<const int32_t> ids) const;
   int64_t vocab_size() const;  // added tokens included
+  int64_t model_size() const;  // without the added tokens that are not in the model's own vocabulary
+
+  /// The whole vocabulary by ascending id; where two tokens share an id, the added one is last.
+  std::vector<Token> tokens() const;
+  /// As transformers adds tokens that tokenizer.json lacks: their ids are ignored, a token that is there
+  /// keeps its id and gets these flags, others are numbered on from the end.
+  void add_tokens(std::span<const Token> tokens);
 
   /// How many tokens of this vocabulary have another id in (or are missing from) the other, with one example.
   struct Difference {

@@ -30,6 +30,34 @@ TEST(Tokenizer, EncodesWithoutTheFilesTruncation) {
   EXPECT_THROW(tokenizer.encode("\xff\xfe"), Error);
 }
 
+TEST(Tokenizer, ListsAndAddsTokens) {
+  const TempDir dir;
+  testing::write_tiny_model(dir, "m", 1);
+  Tokenizer tokenizer(dir / "m");
+  EXPECT_EQ(tokenizer.model_size(), 16);
+  std::vector<Token> tokens = tokenizer.tokens();
+  ASSERT_EQ(tokens.size(), 16u);
+  EXPECT_EQ(tokens[0], (Token{.id = 0, .text = "<s>", .added = true, .special = true}));
+  EXPECT_EQ(tokens[15], (Token{.id = 15, .text = "o"}));
+  const std::vector<int32_t> ids = {0, 1, 2, 99, -1};
+  EXPECT_EQ(tokenizer.decode(ids), "<s> a b");
+
+  const std::string odd("a\0\xc3\xa9", 4);
+  const std::vector<Token> more = {{.id = 7, .text = odd, .normalized = true, .rstrip = true},
+                                   {.text = "c", .special = true, .lstrip = true},
+                                   {.text = "ab"}};
+  tokenizer.add_tokens(more);
+  tokens = tokenizer.tokens();
+  ASSERT_EQ(tokens.size(), 18u);
+  EXPECT_EQ(tokens[3], (Token{.id = 3, .text = "c", .added = true, .special = true, .lstrip = true}));
+  EXPECT_EQ(tokens[16], (Token{.id = 16, .text = odd, .added = true, .normalized = true, .rstrip = true}));
+  EXPECT_EQ(tokens[17], (Token{.id = 17, .text = "ab", .added = true}));
+  EXPECT_EQ(tokenizer.encode("abb"), (std::vector<int32_t>{17, 2}));
+  EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{16}), odd);
+  EXPECT_EQ(tokenizer.model_size(), 16);
+  EXPECT_EQ(tokenizer.vocab_size(), 18);
+}
+
 TEST(Tokenizer, BosTokenInItsManySpellings) {
   const TempDir dir;
   dir.write("tokenizer.json", testing::kTinyTokenizer);
