@@ -22,6 +22,10 @@ std::string human_seconds(double seconds) {
   return fmt::format("{}:{:02} h", whole / 3600, whole % 3600 / 60);
 }
 
+std::string amount(Unit unit, int64_t count) {
+  return unit == Unit::bytes ? human_bytes(count) : fmt::format("{} tokens", count);
+}
+
 }  // namespace
 
 std::string printable(std::string_view text) {
@@ -67,15 +71,15 @@ void Reporter::draw(std::string_view text) {
   drawn_ = true;
 }
 
-Progress::Progress(Reporter& reporter, std::string label, int64_t total_bytes)
-    : reporter_(reporter), label_(std::move(label)), total_(total_bytes) {}
+Progress::Progress(Reporter& reporter, std::string label, int64_t total, Unit unit)
+    : reporter_(reporter), label_(std::move(label)), total_(total), unit_(unit) {}
 
 double Progress::seconds() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 
-void Progress::add(int64_t bytes) {
-  const int64_t done = done_.fetch_add(bytes) + bytes;
+void Progress::add(int64_t count) {
+  const int64_t done = done_.fetch_add(count) + count;
   if (!reporter_.terminal_ || reporter_.quiet()) return;
   const double elapsed = seconds();
   const auto now_ms = static_cast<int64_t>(elapsed * 1000);
@@ -83,17 +87,17 @@ void Progress::add(int64_t bytes) {
   if (now_ms < due || !next_draw_ms_.compare_exchange_strong(due, now_ms + kRedrawMs)) return;
   const double rate = static_cast<double>(done) / std::max(elapsed, 1e-3);
   const double left = static_cast<double>(total_ - done) / std::max(rate, 1.0);
-  reporter_.draw(
-      fmt::format("{}: {} of {} ({:.0f} %), {}/s, {} left", label_, human_bytes(done), human_bytes(total_),
-                  100.0 * static_cast<double>(done) / static_cast<double>(std::max<int64_t>(total_, 1)),
-                  human_bytes(static_cast<int64_t>(rate)), human_seconds(left)));
+  reporter_.draw(fmt::format(
+      "{}: {} of {} ({:.0f} %), {}/s, {} left", label_, amount(unit_, done), amount(unit_, total_),
+      100.0 * static_cast<double>(done) / static_cast<double>(std::max<int64_t>(total_, 1)),
+      amount(unit_, static_cast<int64_t>(rate)), human_seconds(left)));
 }
 
 void Progress::finish() {
   const double elapsed = seconds();
   const auto rate = static_cast<int64_t>(static_cast<double>(done_.load()) / std::max(elapsed, 1e-3));
-  reporter_.info(fmt::format("{}: {} in {:.1f} s ({}/s)", label_, human_bytes(done_.load()), elapsed,
-                             human_bytes(rate)));
+  reporter_.info(fmt::format("{}: {} in {:.1f} s ({}/s)", label_, amount(unit_, done_.load()), elapsed,
+                             amount(unit_, rate)));
 }
 
 }  // namespace moerge

@@ -41,12 +41,15 @@ class Reporter {
   std::mutex guard_;
 };
 
-/// Progress over a known number of bytes: a redrawn line with rate and time left on a terminal, one line at
-/// the end elsewhere, nothing when quiet.
+/// What a Progress counts.
+enum class Unit { bytes, tokens };
+
+/// Progress over a known number of bytes or tokens: a redrawn line with rate and time left on a terminal, one
+/// line at the end elsewhere, nothing when quiet.
 class Progress {
  public:
-  Progress(Reporter& reporter, std::string label, int64_t total_bytes);
-  void add(int64_t bytes);  // from any thread
+  Progress(Reporter& reporter, std::string label, int64_t total, Unit unit = Unit::bytes);
+  void add(int64_t count);  // from any thread
   void finish();
 
  private:
@@ -55,6 +58,7 @@ class Progress {
   Reporter& reporter_;
   std::string label_;
   int64_t total_;
+  Unit unit_;
   std::atomic<int64_t> done_{0};
   std::atomic<int64_t> next_draw_ms_{0};
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

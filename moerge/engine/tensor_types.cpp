@@ -96,9 +96,15 @@ QuantizeDecision decide_types(const GgufMetadata& metadata, std::span<const Tens
   if (request.importance) params.imatrix = importance;
 
   const LlamaLog log;
-  const bool failed = llama_model_quantize(file.path().c_str(), "", &params) != 0;
-  if (failed) fail(ErrorKind::input, "llama.cpp does not accept this model: {}", log.last_error());
-
+  try {
+    if (llama_model_quantize(file.path().c_str(), "", &params) != 0)
+      throw std::runtime_error(log.last_error());
+  } catch (const std::runtime_error& error) {
+    std::string_view reason = error.what();  // "llama_model_quantize: failed to quantize: REASON"
+    if (const size_t at = reason.find("failed to quantize: "); at != reason.npos)
+      reason.remove_prefix(at + 20);
+    fail(ErrorKind::input, "llama.cpp does not accept this model: {}", reason);
+  }
   const auto types = parse_report(log.text());
   QuantizeDecision decision;
   for (const TensorSpec& tensor : tensors) {
