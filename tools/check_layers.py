@@ -9,7 +9,7 @@ RANK = {"base": 0, "tensor": 1, "formats": 2, "model": 3, "plan": 4, "engine": 4
 # Headers of third parties, and the only folders that may include them. JSON is a type of base/json.h.
 BORDERS = [
     (re.compile(r"^ggml\.h"), {"tensor", "engine"}),  # tensor/ has the quantisation kernels
-    (re.compile(r"^(ggml-|gguf|llama)"), {"engine"}),
+    (re.compile(r"^(ggml-|gguf|llama)"), {"engine", "testing"}),
     (re.compile(r"^yaml-cpp/"), {"base"}),
     (re.compile(r"^CLI/"), {"cli"}),
     (re.compile(r"^moerge_rust\.h"), {"model"}),

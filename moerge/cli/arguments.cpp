@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <charconv>
 #include <cstdlib>
 
 #include "moerge/base/error.h"
+#include "moerge/base/progress.h"
 #include "moerge/base/suggest.h"
 
 namespace moerge {
@@ -18,7 +18,33 @@ std::vector<std::string_view> flag_names(const CLI::App& app, std::vector<std::s
   return {storage.begin(), storage.end()};
 }
 
+// CLI11's message, with the nearest flag when one was misspelt.
+[[noreturn]] void usage_error(const CLI::App& app, const CLI::ParseError& error, std::string_view program) {
+  std::string message = error.what();
+  std::vector<std::string> storage;
+  const std::vector<std::string_view> names = flag_names(app, storage);
+  for (const std::string& extra : app.remaining()) {
+    if (!extra.starts_with("-")) continue;
+    const std::string close = nearest(extra, names);
+    message = fmt::format("unknown flag {}{}", extra,
+                          close.empty() ? "" : fmt::format(" (did you mean {}?)", close));
+  }
+  fail(ErrorKind::usage, "{}\n{} --help lists the flags", message, program);
+}
+
 }  // namespace
+
+bool parse_arguments(CLI::App& app, const std::vector<std::string>& arguments, std::string_view program) {
+  try {
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+    return true;
+  } catch (const CLI::CallForHelp&) {
+    print_result(app.help());
+    return false;
+  } catch (const CLI::ParseError& error) {
+    usage_error(app, error, program);
+  }
+}
 
 int64_t parse_size(const std::string& text, std::string_view flag) {
   char* end = nullptr;
@@ -41,19 +67,6 @@ std::string whole_number(const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error == std::errc() && end == text.data() + text.size() && value >= 0) return {};
   return fmt::format("a whole number from 0 to {} is expected, found {}", INT64_MAX, text);
-}
-
-void usage_error(const CLI::App& app, const CLI::ParseError& error, std::string_view program) {
-  std::string message = error.what();
-  std::vector<std::string> storage;
-  const std::vector<std::string_view> names = flag_names(app, storage);
-  for (const std::string& extra : app.remaining()) {
-    if (!extra.starts_with("-")) continue;
-    const std::string close = nearest(extra, names);
-    message = fmt::format("unknown flag {}{}", extra,
-                          close.empty() ? "" : fmt::format(" (did you mean {}?)", close));
-  }
-  fail(ErrorKind::usage, "{}\n{} --help lists the flags", message, program);
 }
 
 }  // namespace moerge

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
 
 #include "moerge/base/error.h"
@@ -180,14 +179,7 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
                                                         "accepted; " + std::string(kForeign[i].reason));
     foreign[i]->group("Of mergekit-moe, without effect here");
   }
-  try {
-    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
-  } catch (const CLI::CallForHelp&) {
-    print_result(app.help());
-    return 0;
-  } catch (const CLI::ParseError& error) {
-    usage_error(app, error, program);
-  }
+  if (!parse_arguments(app, arguments, program)) return 0;
   if (a.four_bit && a.eight_bit)
     fail(ErrorKind::usage, "--load-in-4bit and --load-in-8bit exclude each other");
 

@@ -16,8 +16,7 @@ PlanTotals Plan::totals() const {
     }
     for (const Part& part : concat->parts) {
       const bool copied = part.source->spec.dtype == step.out.dtype && !part.changes_values();
-      (copied ? totals.copied : totals.converted) +=
-          byte_size(step.out.dtype, part.source->spec.elements());
+      (copied ? totals.copied : totals.converted) += byte_size(step.out.dtype, part.source->spec.elements());
     }
   }
   return totals;
@@ -46,8 +45,8 @@ std::string describe_sources(const Step& step) {
 }
 
 std::string describe(const Step& step) {
-  return fmt::format("{}  {} {}  <- {}", step.out.name, info(step.out.dtype).name(), to_string(step.out.shape),
-                     describe_sources(step));
+  return fmt::format("{}  {} {}  <- {}", step.out.name, info(step.out.dtype).name(),
+                     to_string(step.out.shape), describe_sources(step));
 }
 
 }  // namespace moerge

@@ -124,20 +124,21 @@ def tiny_model(name, dtype="BF16", **changes):
     return Model(config, tensors, files)
 
 
-def tokenizer(special=("<s>", "</s>")):
-    """A valid tokenizer.json: every byte is a token (its number is its id), special tokens follow."""
+def tokenizer(special=("<s>", "</s>"), merges=False):
+    """A valid tokenizer.json: every byte is a token (its number is its id), with `merges` also "th"; special tokens follow."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {byte: chr(byte) for byte in printable}
     for byte in range(256):
         letters.setdefault(byte, chr(256 + len(letters) - len(printable)))
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    added = [{"id": 256 + i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+    vocabulary = {letter: byte for byte, letter in sorted(letters.items())} | ({"th": 256} if merges else {})
+    added = [{"id": len(vocabulary) + i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
               "special": True} for i, text in enumerate(special)]
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
             "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
             "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                       "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                      "vocab": {letter: byte for byte, letter in sorted(letters.items())}, "merges": []}}
+                      "vocab": vocabulary, "merges": ["t h"] if merges else []}}
 
 
 # ----------------------------------------------------------------------------------------------------------- safetensors

@@ -1,0 +1,137 @@
+#include "moerge/cli/export_source.h"
+
+#include <algorithm>
+
+#include "moerge/base/error.h"
+#include "moerge/base/file.h"
+#include "moerge/engine/decoder.h"
+#include "moerge/hub/cache.h"
+#include "moerge/moe/card.h"
+#include "moerge/moe/gate_job.h"
+
+namespace moerge {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int64_t kMaxConfig = 1 << 20, kMaxCard = 16 << 20;
+
+DecoderOptions decoder_options(const SourceOptions& options, int threads) {
+  DecoderOptions out;
+  out.threads = std::max(1, threads - 1);  // one core is busy quantising meanwhile
+  out.device = options.device == "auto" ? "cpu" : options.device;
+  out.weights = options.four_bit    ? WeightType::q4_1
+                : options.eight_bit ? WeightType::q8_0
+                                    : WeightType::as_stored;
+  return out;
+}
+
+Environment environment_with(const std::string& cache) {
+  return [cache](const char* name) -> std::optional<std::string> {
+    if (!cache.empty() && std::string_view(name) == "HF_HUB_CACHE") return cache;
+    return process_environment(name);
+  };
+}
+
+// A folder as it is: every tensor a step of its own.
+Plan plan_checkpoint(const Checkpoint& checkpoint) {
+  Plan plan;
+  for (const StoredTensor& tensor : checkpoint.tensors())
+    plan.steps.push_back({tensor.spec, Concat{{{.source = &tensor, .noise_stream = {}}}}});
+  return plan;
+}
+
+}  // namespace
+
+bool is_yaml(const fs::path& path) { return path.extension() == ".yaml" || path.extension() == ".yml"; }
+
+const FileType& wide_type(const Plan& plan) {
+  const Step* first = nullptr;
+  for (const Step& step : plan.steps)
+    if (step.out.shape.size() >= 2 && (step.out.dtype == DType::bf16 || step.out.dtype == DType::f16) &&
+        (!first || step.out.name < first->out.name))
+      first = &step;
+  return *parse_file_types(first && first->out.dtype == DType::bf16 ? "bf16" : "f16").front();
+}
+
+struct OpenSource::State {
+  std::string name;
+  std::vector<std::string> warnings;
+  // Of a YAML.
+  std::unique_ptr<MoePlan> moe;
+  std::unique_ptr<PromptEncoder> encoder;
+  std::unique_ptr<GateJob> job;
+  // Of a folder.
+  fs::path folder;
+  std::unique_ptr<Checkpoint> checkpoint;
+  Plan plan;
+  Json config;
+
+  void open_yaml(const fs::path& file, const SourceOptions& options, int threads) {
+    check_device(decoder_options(options, threads).device);
+    const fs::path beside = file.parent_path();
+    const Environment environment = environment_with(options.cache);
+    const Resolve resolve = [&](const std::string& reference) {
+      return resolve_model(reference, beside, environment);
+    };
+    const std::string text = read_file(file, kMaxConfig);
+    moe = std::make_unique<MoePlan>(plan_moe(parse_moe_config(text, file.string(), options.allow_all_same),
+                                             resolve,
+                                             {.layout = Layout::per_expert,
+                                              .allow_mixed = options.allow_crimes,
+                                              .seed = static_cast<uint64_t>(options.seed)}));
+    if (moe->gate_mode->needs == GateNeeds::hidden_states)
+      encoder = std::make_unique<StreamingDecoder>(*moe->models.base, decoder_options(options, threads));
+    name = file.stem().string();
+    warnings = moe->warnings;
+  }
+
+  void open_model(const std::string& source, const SourceOptions& options) {
+    const ModelLocation location = resolve_model(source, {}, environment_with(options.cache));
+    folder = fs::weakly_canonical(location.folder);
+    if (!folder.has_filename()) folder = folder.parent_path();
+    name = location.hub_name.empty() ? folder.filename().string()
+                                     : location.hub_name.substr(location.hub_name.find('/') + 1);
+    config = read_json(folder / "config.json");
+    checkpoint = std::make_unique<Checkpoint>(folder);
+    plan = plan_checkpoint(*checkpoint);
+  }
+};
+
+OpenSource::OpenSource(const std::string& source, const SourceOptions& options, int threads)
+    : state_(std::make_unique<State>()) {
+  if (!is_yaml(source))
+    state_->open_model(source, options);
+  else if (!fs::exists(source))
+    fail(ErrorKind::usage, "SOURCE \"{}\": there is no such file", source);
+  else
+    state_->open_yaml(source, options, threads);
+}
+
+OpenSource::~OpenSource() = default;
+
+const std::string& OpenSource::name() const { return state_->name; }
+const Plan& OpenSource::plan() const { return state_->moe ? state_->moe->plan : state_->plan; }
+const std::vector<std::string>& OpenSource::warnings() const { return state_->warnings; }
+
+ExportSource OpenSource::describe(const std::string& name) const {
+  if (const MoePlan* moe = state_->moe.get())
+    return {.folder = moe->models.base->folder,
+            .config = moe->model_config,
+            .card = model_card(*moe, name),
+            .name = name,
+            .where = moe->config.file};
+  const fs::path card = state_->folder / "README.md";
+  return {.folder = state_->folder,
+          .config = state_->config,
+          .card = fs::exists(card) ? read_file(card, kMaxCard) : "",
+          .name = name,
+          .where = state_->folder.string()};
+}
+
+std::function<void()> OpenSource::start(Reporter& reporter) {
+  if (!state_->moe) return {};
+  state_->job = std::make_unique<GateJob>(*state_->moe, std::move(state_->encoder), reporter);
+  return [job = state_->job.get()] { job->check(); };
+}
+
+}  // namespace moerge

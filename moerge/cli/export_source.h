@@ -1,0 +1,51 @@
+#pragma once
+// What `moerge gguf` and `moerge imatrix` can start from: an MoE YAML or a model.
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "moerge/base/progress.h"
+#include "moerge/export/file_types.h"
+#include "moerge/export/metadata.h"
+#include "moerge/plan/plan.h"
+
+namespace moerge {
+
+bool is_yaml(const std::filesystem::path& path);
+
+/// BF16 or F16, as the weights are: by llama.cpp's rule, the first matrix of such a type, by name; else F16.
+const FileType& wide_type(const Plan& plan);
+
+struct SourceOptions {
+  std::string cache = {}, device = "cpu";
+  int64_t seed = 0;
+  bool allow_crimes = false, allow_all_same = false, four_bit = false, eight_bit = false;
+};
+
+class OpenSource {
+ public:
+  /// Opens and checks everything but weights. Throws what planning throws.
+  OpenSource(const std::string& source, const SourceOptions& options, int threads);
+  OpenSource(const OpenSource&) = delete;
+  OpenSource& operator=(const OpenSource&) = delete;
+  ~OpenSource();
+
+  /// The YAML's name without its extension, the folder's name, or the model's part of a Hub name.
+  const std::string& name() const;
+  const Plan& plan() const;
+  const std::vector<std::string>& warnings() const;
+  /// For the exporter; `name`: of the model to be written.
+  ExportSource describe(const std::string& name) const;
+  /// Starts what the plan waits for (the routers of an MoE). The function returned throws when that has
+  /// failed.
+  std::function<void()> start(Reporter& reporter);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace moerge

@@ -1,0 +1,46 @@
+#pragma once
+// The tokenizer of a model folder as transformers' AutoTokenizer has it: tokenizer.json and what the files
+// beside it add.
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "moerge/base/json.h"
+#include "moerge/model/tokenizer.h"
+
+namespace moerge {
+
+struct TokenizerFiles {
+  std::filesystem::path folder;
+  Json tokenizer;                 // tokenizer.json without the "vocab" of its model; null when absent
+  bool names_byte_level = false;  // "ByteLevel" stands somewhere in it
+  Json tokenizer_config;          // an empty object when absent
+  Json special_tokens_map;        // the same
+  Json added_tokens;              // added_tokens.json, text -> id; the same
+  bool sentencepiece = false;     // there is a tokenizer.model
+};
+
+/// Throws input for files that are damaged or no objects.
+TokenizerFiles read_tokenizer_files(const std::filesystem::path& folder);
+
+struct HfTokenizer {
+  Tokenizer tokenizer;
+  /// Texts of the tokens that have a role (beginning of sequence, padding, ...) or are called special beside
+  /// tokenizer.json.
+  std::vector<std::string> special;
+};
+
+/// tokenizer.json must be there. `config` is the model's config.json. Throws input.
+HfTokenizer load_hf_tokenizer(const TokenizerFiles& files, const Json& config);
+
+/// The tokens of tokenizer_config.json's "added_tokens_decoder", in the file's order.
+std::vector<Token> decoder_tokens(const TokenizerFiles& files);
+
+/// Members of an object whatever it is: null when it is no object or has no such member.
+const Json& member(const Json& object, std::string_view key);
+
+/// The text of a token that is given as a string or an object with "content"; empty when it is neither.
+std::string token_text(const Json& token);
+
+}  // namespace moerge

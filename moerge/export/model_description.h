@@ -1,0 +1,28 @@
+#pragma once
+// What is known about a model that becomes a GGUF, whether its folder exists already or is only planned.
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "moerge/base/json.h"
+
+namespace moerge {
+
+struct ExportSource {
+  std::filesystem::path folder;  // where tokenizer files and generation_config.json lie
+  Json config;                   // config.json of the model itself
+  std::string card;              // README.md, may be empty
+  std::string name;              // of the output model, used when nothing better is known
+  std::string where = {};        // what its config.json is called in messages
+};
+
+/// Counted over the tensors of the GGUF.
+struct ParameterCounts {
+  int64_t total = 0;
+  int64_t shared = 0;   // outside the experts
+  int64_t expert = 0;   // of one expert, over all layers
+  int64_t experts = 0;  // per layer; 0: none
+};
+
+}  // namespace moerge
