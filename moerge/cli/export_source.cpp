@@ -63,6 +63,7 @@ struct OpenSource::State {
   // Of a folder.
   fs::path folder;
   std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Model> gguf;  // instead, when it is a GGUF file
   Plan plan;
   Json config;
 
@@ -85,9 +86,18 @@ struct OpenSource::State {
     warnings = moe->warnings;
   }
 
+  void open_gguf(const std::string& source, const fs::path& file) {
+    gguf = std::make_unique<Model>(source, ModelLocation{file});
+    name = file.stem().string();
+    config = gguf->config.raw;
+    plan = plan_checkpoint(gguf->checkpoint);
+  }
+
   void open_model(const std::string& source, const SourceOptions& options) {
     const ModelLocation location = resolve_model(source, {}, environment_with(options.cache));
-    folder = fs::weakly_canonical(location.folder);
+    if (!fs::is_directory(location.path)) return open_gguf(source, location.path);
+    if (const auto file = find_gguf(location.path)) return open_gguf(source, *file);
+    folder = fs::weakly_canonical(location.path);
     if (!folder.has_filename()) folder = folder.parent_path();
     name = location.hub_name.empty() ? folder.filename().string()
                                      : location.hub_name.substr(location.hub_name.find('/') + 1);
@@ -115,11 +125,20 @@ const std::vector<std::string>& OpenSource::warnings() const { return state_->wa
 
 ExportSource OpenSource::describe(const std::string& name) const {
   if (const MoePlan* moe = state_->moe.get())
-    return {.folder = moe->models.base->folder,
+    return {.folder = moe->models.base->path,
             .config = moe->model_config,
             .card = model_card(*moe, name),
             .name = name,
+            .tokenizer = moe->models.base->gguf(),
             .where = moe->config.file};
+  if (const Model* gguf = state_->gguf.get())
+    return {.folder = gguf->path,
+            .config = state_->config,
+            .card = {},
+            .name = name,
+            .tokenizer = gguf->gguf(),
+            .general = gguf->gguf(),
+            .where = gguf->path.string()};
   const fs::path card = state_->folder / "README.md";
   return {.folder = state_->folder,
           .config = state_->config,

@@ -34,12 +34,12 @@ void check_weight(const Model& model, const StoredTensor& stored, Role role) {
   const Shape expected = expected_shape(role, model.config);
   const TensorSpec& spec = stored.spec;
   if (spec.shape != expected)
-    fail(ErrorKind::input, "{}: tensor \"{}\" is {}, config.json says {}", model.folder.string(), spec.name,
-         to_string(spec.shape), to_string(expected));
-  if (spec.dtype != DType::f32 && spec.dtype != DType::f16 && spec.dtype != DType::bf16)
+    fail(ErrorKind::input, "{}: tensor \"{}\" is {}, {} says {}", model.path.string(), spec.name,
+         to_string(spec.shape), model.config.source, to_string(expected));
+  if (!is_weight_type(spec.dtype) && !(is_quantized(spec.dtype) && spec.shape.size() == 2))
     fail(ErrorKind::unsupported,
-         "{}: tensor \"{}\" is {}; the forward pass takes float32, float16 and bfloat16",
-         model.folder.string(), spec.name, info(spec.dtype).name());
+         "{}: tensor \"{}\" is {}; the forward pass takes float32, float16 and bfloat16", model.path.string(),
+         spec.name, info(spec.dtype).name());
 }
 
 void check_model(const Model& model) {
@@ -282,17 +282,17 @@ StreamingDecoder::~StreamingDecoder() = default;
 
 void StreamingDecoder::Impl::check_sequences(std::span<const TokenSequence> sequences) const {
   for (const TokenSequence& sequence : sequences) {
-    if (sequence.empty()) fail(ErrorKind::input, "{}: a prompt without tokens", model.folder.string());
+    if (sequence.empty()) fail(ErrorKind::input, "{}: a prompt without tokens", model.path.string());
     for (const int32_t token : sequence)
       if (token < 0 || token >= config.vocab)
         fail(ErrorKind::input,
              "{}: token {} is outside its vocabulary of {} (does the tokenizer belong to it?)",
-             model.folder.string(), token, config.vocab);
+             model.path.string(), token, config.vocab);
     if (rope.max_length && std::ssize(sequence) > *rope.max_length)
       fail(ErrorKind::unsupported,
            "{}: a prompt of {} tokens; with rope type \"{}\" the forward pass takes at most "
            "max_position_embeddings ({})",
-           model.folder.string(), sequence.size(), config.rope.type, *rope.max_length);
+           model.path.string(), sequence.size(), config.rope.type, *rope.max_length);
   }
 }
 
@@ -302,21 +302,21 @@ std::vector<float> StreamingDecoder::Impl::embed(std::span<const TokenSequence> 
   const auto hidden = static_cast<size_t>(config.hidden);
   std::vector<float> states(tokens * hidden);
   const StoredTensor& stored = model.tensor(Role::embedding);
-  const TensorView view = stored.view();
-  const size_t row = view.bytes.size() / static_cast<size_t>(view.shape[0]);
+  std::vector<std::byte> row(static_cast<size_t>(stored.row_bytes()));
   float* next = states.data();
   for (const TokenSequence& sequence : sequences)
     for (const int32_t token : sequence) {
-      to_f32(view.dtype, view.bytes.subspan(static_cast<size_t>(token) * row, row), {next, hidden});
+      read_rows(stored, token, 1, row);
+      to_f32(stored.spec.dtype, row, {next, hidden});
       next += hidden;
     }
-  stored.file->release(view.bytes);
+  stored.file->release(stored.view().bytes);
   return states;
 }
 
 void StreamingDecoder::Impl::check_finite(std::span<const float> states, int64_t layer) const {
   if (std::ranges::all_of(states, [](float value) { return std::isfinite(value); })) return;
-  const std::string where = model.folder.string();
+  const std::string where = model.path.string();
   if (layer == 0)
     fail(ErrorKind::input, "{}: embeddings of these prompts hold infinite values or NaN", where);
   fail(ErrorKind::input, "{}: what layer {} computes holds infinite values or NaN: its weights are damaged{}",

@@ -25,7 +25,8 @@ struct DecoderOptions {
   int threads = 0;             // 0: default_threads()
   std::string device = "cpu";  // "cpu", "gpu" (the first one) or a device's name in ggml
   /// What the matrices of the layers are computed in. They are quantised layer by layer in memory, never on
-  /// disk; a matrix whose rows are no multiple of 32 stays as stored, and so do norms, biases and embeddings.
+  /// disk; a matrix whose rows are no multiple of 32 stays as stored, and so do norms, biases, embeddings and
+  /// what is stored in a block type.
   WeightType weights = WeightType::as_stored;
   /// How many tokens pass through a layer together; bounds the memory of activations. A longer sequence is
   /// still attended to as a whole.
@@ -36,9 +37,9 @@ struct DecoderOptions {
 /// attention projections, sliding window, rotary embeddings of the kinds in rope.h, SiLU.
 ///
 /// Precision: states, norms, attention and f32 matrices are float32; for bf16 and f16 matrices ggml rounds
-/// the other factor of each product to that type (so float16 weights need activations below 65504), for q8_0
-/// and q4_1 to 8 bits, and sums in float32. The result of a sequence does not depend on the other sequences
-/// beyond rounding.
+/// the other factor of each product to that type (so float16 weights need activations below 65504), for block
+/// types (stored ones as well) to 8 bits, and sums in float32. The result of a sequence does not depend on
+/// the other sequences beyond rounding.
 ///
 /// Memory: the states (float32 [tokens, hidden]), the activations of max_batch_tokens tokens, and the file's
 /// pages of the attention or the FFN of one layer; pages are given back when they have been used.

@@ -9,19 +9,27 @@
 namespace moerge {
 namespace {
 
-constexpr int64_t kQuantizeRows = 64;  // a work item: small enough for its float32 copy to stay in the cache
+constexpr int64_t kRowsAtOnce = 64;  // a work item: small enough for its float32 copy to stay in the cache
 
 ggml_type stored_type(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return GGML_TYPE_F32;
-    case DType::f16:
-      return GGML_TYPE_F16;
-    case DType::bf16:
-      return GGML_TYPE_BF16;
-    default:
-      fail(ErrorKind::unsupported, "weights of type {} cannot be computed with", info(dtype).name());
-  }
+  if (!is_weight_type(dtype) && !is_quantized(dtype))
+    fail(ErrorKind::unsupported, "weights of type {} cannot be computed with", info(dtype).name());
+  return static_cast<ggml_type>(info(dtype).gguf_id);
+}
+
+bool can_multiply(ggml_backend_dev_t device, ggml_type type) {
+  constexpr int64_t kColumns = 1024, kRows = 64;  // whole blocks of every type
+  const ggml_context_ptr context(ggml_init({4 * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true}));
+  ggml_tensor* matrix = ggml_new_tensor_2d(context.get(), type, kColumns, kRows);
+  ggml_tensor* states = ggml_new_tensor_2d(context.get(), GGML_TYPE_F32, kColumns, kRows);
+  return ggml_backend_dev_supports_op(device, ggml_mul_mat(context.get(), matrix, states));
+}
+
+// ggml's kernels read block structures, whose members want even addresses.
+bool is_aligned(const StoredTensor& stored) {
+  constexpr uintptr_t kAlignment = 4;
+  return !is_quantized(stored.spec.dtype) ||
+         reinterpret_cast<uintptr_t>(stored.view().bytes.data()) % kAlignment == 0;
 }
 
 }  // namespace
@@ -40,6 +48,9 @@ WeightStream::WeightStream(const Model& model, ggml_backend_t backend, WeightTyp
   ggml_backend_dev_t device = ggml_backend_get_device(backend);
   ggml_backend_dev_props properties = {};
   ggml_backend_dev_get_props(device, &properties);
+  for (const StoredTensor& tensor : model.checkpoint.tensors())
+    if (const DType dtype = tensor.spec.dtype; is_quantized(dtype) && !multipliable_.contains(dtype))
+      multipliable_[dtype] = can_multiply(device, stored_type(dtype));
   if (!properties.caps.buffer_from_host_ptr) return;
   for (const StoredTensor& tensor : model.checkpoint.tensors()) {
     ggml_backend_buffer_ptr& buffer = mapped_[tensor.file];
@@ -56,17 +67,21 @@ WeightStream::WeightStream(const Model& model, ggml_backend_t backend, WeightTyp
   }
 }
 
+// Block types are as small as anyone asked for, and quantising them anew would only lose more.
 ggml_type WeightStream::type_for(const StoredTensor& stored) const {
   if (stored.spec.shape.size() == 1) return GGML_TYPE_F32;
+  const DType dtype = stored.spec.dtype;
+  if (is_quantized(dtype)) return multipliable_.at(dtype) ? stored_type(dtype) : GGML_TYPE_F32;
   const ggml_type type = weight_type_ == WeightType::q8_0   ? GGML_TYPE_Q8_0
                          : weight_type_ == WeightType::q4_1 ? GGML_TYPE_Q4_1
-                                                            : stored_type(stored.spec.dtype);
-  return stored.spec.shape[1] % ggml_blck_size(type) == 0 ? type : stored_type(stored.spec.dtype);
+                                                            : stored_type(dtype);
+  return stored.spec.shape[1] % ggml_blck_size(type) == 0 ? type : stored_type(dtype);
 }
 
 bool WeightStream::is_mapped(const Loaded& weight) const {
-  return !mapped_.empty() && weight.stored->spec.shape.size() == 2 &&
-         weight.tensor->type == stored_type(weight.stored->spec.dtype);
+  const StoredTensor& stored = *weight.stored;
+  return !mapped_.empty() && stored.spec.shape.size() == 2 && stored.in_order() && is_aligned(stored) &&
+         weight.tensor->type == stored_type(stored.spec.dtype);
 }
 
 void WeightStream::load(int64_t layer, std::span<const Role> roles) {
@@ -98,7 +113,7 @@ void WeightStream::allocate() {
   if (!copies_ || ggml_backend_buffer_get_size(copies_.get()) < end) {
     copies_.reset();
     copies_.reset(ggml_backend_buft_alloc_buffer(kind, end));
-    if (!copies_) fail(ErrorKind::io, "no memory for {} bytes of weights of {}", end, model_.folder.string());
+    if (!copies_) fail(ErrorKind::io, "no memory for {} bytes of weights of {}", end, model_.path.string());
     ggml_backend_buffer_set_usage(copies_.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
   }
   auto* base = static_cast<std::byte*>(ggml_backend_buffer_get_base(copies_.get()));
@@ -109,40 +124,49 @@ void WeightStream::allocate() {
     void* address = in_place ? const_cast<std::byte*>(weight.stored->view().bytes.data()) : base + offsets[i];
     if (ggml_backend_tensor_alloc(buffer, weight.tensor, address) != GGML_STATUS_SUCCESS)
       fail(ErrorKind::io, "{} does not accept the weights of {}", ggml_backend_name(backend_),
-           model_.folder.string());
+           model_.path.string());
   }
 }
 
 void WeightStream::fill(const Loaded& weight) const {
   if (is_mapped(weight)) return;
-  const TensorView view = weight.stored->view();
-  if (view.shape.size() == 1) {
-    std::vector<float> values(static_cast<size_t>(view.shape[0]));
-    to_f32(view.dtype, view.bytes, values);
+  const StoredTensor& stored = *weight.stored;
+  const DType dtype = stored.spec.dtype;
+  if (stored.spec.shape.size() == 1) {
+    std::vector<std::byte> bytes(static_cast<size_t>(stored.spec.bytes()));
+    std::vector<float> values(static_cast<size_t>(stored.spec.elements()));
+    read_rows(stored, 0, stored.rows(), bytes);
+    to_f32(dtype, bytes, values);
     ggml_backend_tensor_set(weight.tensor, values.data(), 0, values.size() * sizeof(float));
-  } else if (weight.tensor->type == stored_type(view.dtype)) {
-    ggml_backend_tensor_set(weight.tensor, view.bytes.data(), 0, view.bytes.size());
+  } else if (weight.tensor->type == stored_type(dtype) && stored.in_order()) {
+    const auto bytes = stored.view().bytes;
+    ggml_backend_tensor_set(weight.tensor, bytes.data(), 0, bytes.size());
   } else {
-    quantize(weight);
+    fill_rows(weight);
   }
 }
 
-void WeightStream::quantize(const Loaded& weight) const {
-  const TensorView view = weight.stored->view();
-  const int64_t rows = view.shape[0], columns = view.shape[1];
+// Rows in the model's order and in the tensor's type, some at a time.
+void WeightStream::fill_rows(const Loaded& weight) const {
+  const StoredTensor& stored = *weight.stored;
+  const int64_t rows = stored.rows(), columns = stored.row_elements();
   const ggml_type type = weight.tensor->type;
-  const size_t row_bytes = view.bytes.size() / static_cast<size_t>(rows);
-  const size_t quantized_bytes = ggml_row_size(type, columns);
-  ggml_quantize_init(type);
-  parallel_for(static_cast<size_t>((rows + kQuantizeRows - 1) / kQuantizeRows), threads_, [&](size_t item) {
-    const int64_t first = static_cast<int64_t>(item) * kQuantizeRows,
-                  count = std::min(kQuantizeRows, rows - first);
-    const auto at = static_cast<size_t>(first), n = static_cast<size_t>(count);
-    std::vector<float> values(static_cast<size_t>(count * columns));
-    std::vector<std::byte> blocks(n * quantized_bytes);
-    to_f32(view.dtype, view.bytes.subspan(at * row_bytes, n * row_bytes), values);
-    ggml_quantize_chunk(type, values.data(), blocks.data(), 0, count, columns, nullptr);
-    ggml_backend_tensor_set(weight.tensor, blocks.data(), at * quantized_bytes, blocks.size());
+  const bool convert = type != stored_type(stored.spec.dtype);
+  const size_t row_bytes = ggml_row_size(type, columns);
+  if (convert) ggml_quantize_init(type);
+  parallel_for(static_cast<size_t>((rows + kRowsAtOnce - 1) / kRowsAtOnce), threads_, [&](size_t item) {
+    const int64_t first = static_cast<int64_t>(item) * kRowsAtOnce,
+                  count = std::min(kRowsAtOnce, rows - first);
+    std::vector<std::byte> bytes(static_cast<size_t>(count * stored.row_bytes()));
+    read_rows(stored, first, count, bytes);
+    if (convert) {
+      std::vector<float> values(static_cast<size_t>(count * columns));
+      to_f32(stored.spec.dtype, bytes, values);
+      bytes.resize(static_cast<size_t>(count) * row_bytes);
+      ggml_quantize_chunk(type, values.data(), bytes.data(), 0, count, columns, nullptr);
+    }
+    ggml_backend_tensor_set(weight.tensor, bytes.data(), static_cast<size_t>(first) * row_bytes,
+                            bytes.size());
   });
 }
 

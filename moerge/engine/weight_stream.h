@@ -16,7 +16,8 @@ namespace moerge {
 const StoredTensor* find_weight(const Model& model, Role role, int64_t layer);
 
 /// Holds the weights of one load() at a time: in place in the mapped file where the device can read host
-/// memory, else in one device buffer that is used again and again. One-dimensional weights become float32.
+/// memory and the rows lie there in order, else in one device buffer that is used again and again.
+/// One-dimensional weights become float32, and so do block types that the device does not multiply with.
 /// Shapes and types must have been checked.
 class WeightStream {
  public:
@@ -42,7 +43,7 @@ class WeightStream {
   bool is_mapped(const Loaded& weight) const;
   void allocate();
   void fill(const Loaded& weight) const;
-  void quantize(const Loaded& weight) const;
+  void fill_rows(const Loaded& weight) const;
 
   const Model& model_;
   ggml_backend_t backend_;
@@ -50,6 +51,7 @@ class WeightStream {
   int threads_;
   // Empty when the device cannot read host memory.
   std::map<const MappedFile*, ggml_backend_buffer_ptr> mapped_;
+  std::map<DType, bool> multipliable_;  // the checkpoint's block types
   ggml_backend_buffer_ptr copies_;
   ggml_context_ptr context_;
   std::vector<Loaded> loaded_;

@@ -155,6 +155,15 @@ ParameterCounts count(const std::vector<ExportTensor>& tensors) {
   return counts;
 }
 
+// What describes the file and not the model stays behind.
+void copy_keys(const GgufMetadata& from, std::string_view prefix, GgufMetadata& to) {
+  for (const auto& [key, value] : from.entries()) {
+    const bool of_the_file = key == "general.architecture" || key == "general.file_type" ||
+                             key == "general.quantization_version" || key == kGgufAlignmentKey;
+    if (key.starts_with(prefix) && !of_the_file) to.set(key, value);
+  }
+}
+
 }  // namespace
 
 int64_t ExportTensor::source_row(int64_t row) const {
@@ -191,9 +200,13 @@ ExportPlan plan_export(const ExportSource& source, const Plan& plan, const Vocab
     std::ranges::move(warnings, std::back_inserter(out.warnings));
   };
   add(add_general_metadata(out.metadata, source, out.parameters));
+  if (source.general) copy_keys(*source.general, "general.", out.metadata);
   add_hyperparameters(out.metadata, *out.family, source.config, source.where);
   out.metadata.set("general.quantization_version", uint32_t{2});
-  add(add_vocabulary(out.metadata, source.folder, source.config, vocabulary));
+  if (source.tokenizer)
+    copy_keys(*source.tokenizer, "tokenizer.", out.metadata);
+  else
+    add(add_vocabulary(out.metadata, source.folder, source.config, vocabulary));
   return out;
 }
 

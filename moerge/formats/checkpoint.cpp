@@ -36,11 +36,10 @@ std::map<std::string, std::string> read_index(const fs::path& file) {
 }
 
 [[noreturn]] void no_weights(const fs::path& folder) {
-  bool pickle = false, gguf = false;
+  bool pickle = false;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     pickle = pickle || (name.starts_with("pytorch_model") && name.ends_with(".bin"));
-    gguf = gguf || name.ends_with(".gguf");
   }
   if (pickle)
     fail(ErrorKind::unsupported,
@@ -48,15 +47,40 @@ std::map<std::string, std::string> read_index(const fs::path& file) {
          "save it "
          "with save_pretrained(..., safe_serialization=True)",
          folder.string());
-  if (gguf)
-    fail(ErrorKind::unsupported, "{}: GGUF files are not read yet, safetensors are expected",
-         folder.string());
   fail(ErrorKind::input, "{}: neither {} nor {} in this folder", folder.string(), kSingle, kIndex);
+}
+
+// Where row `row` of the model lies in the file.
+int64_t stored_row(const StoredTensor& tensor, int64_t row) {
+  const int64_t head_rows = tensor.rows() / tensor.rotary_heads;
+  const int64_t head = row / head_rows, half = row % head_rows / (head_rows / 2),
+                pair = row % (head_rows / 2);
+  return head * head_rows + 2 * pair + half;
 }
 
 }  // namespace
 
-Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
+void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out) {
+  const auto row_bytes = static_cast<size_t>(tensor.row_bytes());
+  const std::span<const std::byte> bytes = tensor.view().bytes;
+  if (tensor.in_order()) {
+    const auto rows =
+        bytes.subspan(static_cast<size_t>(first) * row_bytes, static_cast<size_t>(count) * row_bytes);
+    std::ranges::copy(rows, out.begin());
+    return;
+  }
+  for (int64_t i = 0; i < count; i++) {
+    const auto row = bytes.subspan(static_cast<size_t>(stored_row(tensor, first + i)) * row_bytes, row_bytes);
+    std::ranges::copy(row, out.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(i) * row_bytes));
+  }
+}
+
+fs::path place_of(const StoredTensor& tensor) {
+  const fs::path& file = tensor.file->file().path();
+  return is_gguf_name(file) ? file : file.parent_path();
+}
+
+Checkpoint::Checkpoint(const fs::path& folder) : path_(folder) {
   if (!fs::is_directory(folder)) fail(ErrorKind::input, "{} is not a folder", folder.string());
   if (fs::exists(folder / kIndex)) {
     const std::map<std::string, std::string> weights = read_index(folder / kIndex);
@@ -83,10 +107,27 @@ Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
 void Checkpoint::add_file(const fs::path& path) {
   const MappedFile& file = *files_.emplace_back(std::make_unique<MappedFile>(path));
   SafetensorsHeader header = parse_safetensors(file.bytes(), path.string());
-  for (SafetensorsEntry& entry : header.entries) {
-    if (!by_name_.emplace(entry.spec.name, tensors_.size()).second)
-      fail(ErrorKind::input, "{}: \"{}\" is in two shards", folder_.string(), entry.spec.name);
-    tensors_.push_back({std::move(entry.spec), &file, entry.offset});
+  for (SafetensorsEntry& entry : header.entries) add({std::move(entry.spec), &file, entry.offset});
+}
+
+void Checkpoint::add(StoredTensor tensor) {
+  if (!by_name_.emplace(tensor.spec.name, tensors_.size()).second)
+    fail(ErrorKind::input, "{}: \"{}\" is in two shards", path_.string(), tensor.spec.name);
+  tensors_.push_back(std::move(tensor));
+}
+
+Checkpoint::Checkpoint(GgufFiles gguf, const std::function<GgufAlias(const TensorSpec&)>& alias)
+    : path_(std::move(gguf.path)), gguf_(std::move(gguf.metadata)), files_(std::move(gguf.files)) {
+  for (GgufFiles::Tensor& tensor : gguf.tensors) {
+    TensorSpec spec = std::move(tensor.tensor.spec);
+    GgufAlias known = alias(spec);
+    if (known.name.empty()) continue;
+    const int64_t rows = spec.shape.empty() ? 1 : spec.shape[0], heads = known.rotary_heads;
+    if (heads != 0 && (rows % (2 * heads) != 0 || (spec.shape.size() < 2 && is_quantized(spec.dtype))))
+      fail(ErrorKind::input, "{}: tensor \"{}\" {} does not consist of {} heads", path_.string(), spec.name,
+           to_string(spec.shape), heads);
+    spec.name = std::move(known.name);
+    add({std::move(spec), tensor.file, tensor.tensor.offset, heads});
   }
 }
 
@@ -97,7 +138,7 @@ const StoredTensor* Checkpoint::find(std::string_view name) const {
 
 const StoredTensor& Checkpoint::at(std::string_view name) const {
   if (const StoredTensor* tensor = find(name)) return *tensor;
-  fail(ErrorKind::input, "{}: tensor \"{}\" is missing", folder_.string(), name);
+  fail(ErrorKind::input, "{}: tensor \"{}\" is missing", path_.string(), name);
 }
 
 int64_t Checkpoint::bytes() const {

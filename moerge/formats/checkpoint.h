@@ -1,14 +1,18 @@
 #pragma once
-// A model folder opened for reading.
+// A model's weights opened for reading.
 
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "moerge/base/file.h"
+#include "moerge/formats/gguf_files.h"
 #include "moerge/tensor/tensor.h"
 
 namespace moerge {
@@ -18,32 +22,63 @@ struct StoredTensor {
   TensorSpec spec;
   const MappedFile* file;
   int64_t offset;  // from the start of the file
+  /// 0: the bytes lie in the model's order. Else its rows are `rotary_heads` heads, each with the halves that
+  /// rotary embeddings pair row by row: row h * d + 2j + i of the file is row h * d + i * d / 2 + j of the
+  /// model, d being the rows of a head (how llama.cpp stores q and k of Llama's family).
+  int64_t rotary_heads = 0;
 
+  bool in_order() const { return rotary_heads == 0; }
+  int64_t rows() const { return spec.shape.empty() ? 1 : spec.shape[0]; }
+  int64_t row_elements() const { return rows() == 0 ? 0 : spec.elements() / rows(); }
+  int64_t row_bytes() const { return byte_size(spec.dtype, row_elements()); }
+
+  /// As it lies in the file: the model's tensor only if in_order().
   TensorView view() const {
     return {spec.dtype, spec.shape,
             file->bytes().subspan(static_cast<size_t>(offset), static_cast<size_t>(spec.bytes()))};
   }
 };
 
-/// The weights of a model folder: model.safetensors, or the shards that model.safetensors.index.json names.
-/// Headers are validated when it is opened, bytes are memory-mapped; immutable and safe to share between
-/// threads.
+/// Copies rows [first, first + count) (slices along the first dimension) in the model's order, in the stored
+/// type; `out` holds count * row_bytes().
+void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out);
+
+/// Where a tensor was read from, for messages and plans: the folder of a safetensors file, or the GGUF file.
+std::filesystem::path place_of(const StoredTensor& tensor);
+
+/// A GGUF file's tensor in the model's own terms.
+struct GgufAlias {
+  std::string name;  // empty: not one of the weights
+  int64_t rotary_heads = 0;
+};
+
+/// The weights of a model: of a folder model.safetensors or the shards that model.safetensors.index.json
+/// names, or those of a GGUF file. Headers are validated when it is opened, bytes are memory-mapped;
+/// immutable and safe to share between threads.
 class Checkpoint {
  public:
   explicit Checkpoint(const std::filesystem::path& folder);
+  /// The tensors of `gguf` by the names that `alias` gives them. Throws input for two of one name and for
+  /// rows that do not divide into their heads.
+  Checkpoint(GgufFiles gguf, const std::function<GgufAlias(const TensorSpec&)>& alias);
 
-  const std::filesystem::path& folder() const { return folder_; }
+  /// The folder, or the GGUF file.
+  const std::filesystem::path& path() const { return path_; }
+  /// The metadata of a GGUF file, null for a folder.
+  const GgufMetadata* gguf() const { return gguf_ ? &*gguf_ : nullptr; }
   /// By file and offset, the order in which a disk likes to be read.
   const std::vector<StoredTensor>& tensors() const { return tensors_; }
   const StoredTensor* find(std::string_view name) const;
-  /// As find(), but a missing tensor is an error that names the folder.
+  /// As find(), but a missing tensor is an error that names the model.
   const StoredTensor& at(std::string_view name) const;
   int64_t bytes() const;
 
  private:
   void add_file(const std::filesystem::path& file);
+  void add(StoredTensor tensor);
 
-  std::filesystem::path folder_;
+  std::filesystem::path path_;
+  std::optional<GgufMetadata> gguf_;
   std::vector<std::unique_ptr<MappedFile>> files_;
   std::vector<StoredTensor> tensors_;
   std::unordered_map<std::string, size_t> by_name_;

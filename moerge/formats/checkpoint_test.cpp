@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "moerge/base/error.h"
-#include "moerge/testing/tiny_model.h"
+#include "moerge/testing/tiny_gguf.h"
 
 namespace moerge {
 namespace {
@@ -72,11 +72,83 @@ TEST(Checkpoint, RefusesBrokenShards) {
 TEST(Checkpoint, SaysWhatIsThereInstead) {
   const TempDir dir;
   expect_refused(dir, "neither model.safetensors nor");
-  dir.write("model.gguf", "GGUF");
-  expect_refused(dir, "GGUF files are not read yet");
   dir.write("pytorch_model-00001-of-00002.bin", "PK");
   expect_refused(dir, "PyTorch .bin");
   EXPECT_NE(message_of(dir / "nowhere").find("not a folder"), std::string::npos);
+}
+
+// -------- GGUF
+
+std::string text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string rows_of(const StoredTensor& tensor, int64_t first, int64_t count) {
+  std::vector<std::byte> out(static_cast<size_t>(count * tensor.row_bytes()));
+  read_rows(tensor, first, count, out);
+  return text(out);
+}
+
+Checkpoint open_with(const TempDir& dir, const std::vector<testing::TinyGgufTensor>& tensors, int64_t heads) {
+  dir.write("m.gguf", testing::gguf_bytes(testing::tiny_gguf_metadata(), tensors));
+  return Checkpoint(open_gguf(dir / "m.gguf"), [heads](const TensorSpec& spec) -> GgufAlias {
+    if (spec.name == "left out") return {};
+    return {"model." + spec.name, spec.name == "q" ? heads : 0};
+  });
+}
+
+TEST(GgufCheckpoint, HasTheModelsNames) {
+  const TempDir dir;
+  const Checkpoint checkpoint =
+      open_with(dir, {{{"v", DType::i8, {2, 3}}, "abcdef"}, {{"left out", DType::i8, {1}}, "x"}}, 0);
+  ASSERT_EQ(checkpoint.tensors().size(), 1u);
+  const StoredTensor& v = checkpoint.at("model.v");
+  EXPECT_TRUE(v.in_order());
+  EXPECT_EQ(v.spec.shape, (Shape{2, 3}));
+  EXPECT_EQ(text(v.view().bytes), "abcdef");
+  EXPECT_EQ(rows_of(v, 1, 1), "def");
+  EXPECT_EQ(place_of(v), dir / "m.gguf");
+  EXPECT_EQ(checkpoint.path(), dir / "m.gguf");
+  EXPECT_EQ(checkpoint.gguf()->integer("llama.block_count"), 2);
+  EXPECT_THROW(checkpoint.at("v"), Error);
+}
+
+// 2 heads of 6 rows: the model's halves are rows 0 1 2 and 3 4 5 of a head, the file has them in turns.
+TEST(GgufCheckpoint, RowsOfRotaryHeadsComeInTheModelsOrder) {
+  const TempDir dir;
+  const std::string model = "aAbBcCdDeEfFgGhHiIjJkKlL";
+  const std::string file = testing::rotary_rows(model, 12, 2);
+  EXPECT_EQ(file, "aAdDbBeEcCfFgGjJhHkKiIlL");
+  const Checkpoint checkpoint = open_with(dir, {{{"q", DType::i8, {12, 2}}, file}}, 2);
+  const StoredTensor& q = checkpoint.at("model.q");
+  EXPECT_FALSE(q.in_order());
+  EXPECT_EQ(rows_of(q, 0, 12), model);
+  for (int64_t first = 0; first < 12; first++)
+    for (int64_t count = 0; first + count <= 12; count++)
+      ASSERT_EQ(rows_of(q, first, count),
+                model.substr(static_cast<size_t>(first) * 2, static_cast<size_t>(count) * 2));
+  // A bias is a row of single elements each.
+  const Checkpoint bias =
+      open_with(dir, {{{"q", DType::i8, {12}}, testing::rotary_rows("abcdefghijkl", 12, 2)}}, 2);
+  EXPECT_EQ(rows_of(bias.at("model.q"), 2, 9), "cdefghijk");
+}
+
+TEST(GgufCheckpoint, RefusesRowsThatAreNoHeads) {
+  const TempDir dir;
+  const auto refused = [&](const testing::TinyGgufTensor& tensor, int64_t heads) {
+    try {
+      open_with(dir, {tensor}, heads);
+    } catch (const Error& error) {
+      return std::string(error.what()).find("does not consist of") != std::string::npos;
+    }
+    return false;
+  };
+  EXPECT_TRUE(refused({{"q", DType::i8, {10, 2}}, std::string(20, 'x')}, 2));
+  EXPECT_TRUE(refused({{"q", DType::i8, {}}, "x"}, 1));
+  EXPECT_TRUE(refused({{"q", DType::q8_0, {64}}, std::string(68, 'x')}, 1));
+  EXPECT_TRUE(refused({{"q", DType::i8, {4, 1}}, "abcd"}, int64_t{1} << 30));
+  EXPECT_FALSE(refused({{"q", DType::i8, {4, 1}}, "abcd"}, 2));
+  EXPECT_FALSE(refused({{"q", DType::i8, {0, 4}}, ""}, 2));
 }
 
 }  // namespace

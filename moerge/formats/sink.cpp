@@ -82,7 +82,7 @@ void ComparingSink::begin(std::span<const TensorSpec> specs) {
   for (const TensorSpec& spec : specs) {
     const StoredTensor& stored = written_.at(spec.name);
     if (stored.spec.dtype != spec.dtype || stored.spec.shape != spec.shape)
-      fail(ErrorKind::input, "{}: \"{}\" is {} {}, expected {} {}", written_.folder().string(), spec.name,
+      fail(ErrorKind::input, "{}: \"{}\" is {} {}, expected {} {}", written_.path().string(), spec.name,
            info(stored.spec.dtype).name(), to_string(stored.spec.shape), info(spec.dtype).name(),
            to_string(spec.shape));
     tensors_.push_back(&stored);
@@ -93,7 +93,7 @@ void ComparingSink::put(size_t i, int64_t offset, std::span<const std::byte> byt
   const std::span<const std::byte> found =
       tensors_[i]->view().bytes.subspan(static_cast<size_t>(offset), bytes.size());
   if (std::memcmp(found.data(), bytes.data(), bytes.size()) != 0)
-    fail(ErrorKind::input, "{}: \"{}\" differs from what it was made of", written_.folder().string(),
+    fail(ErrorKind::input, "{}: \"{}\" differs from what it was made of", written_.path().string(),
          tensors_[i]->spec.name);
   tensors_[i]->file->release(found);
 }
@@ -112,8 +112,8 @@ void ComparingSink::copy(size_t i, int64_t offset, const MappedFile& source, int
 
 void ComparingSink::finish() {
   if (written_.tensors().size() != tensors_.size())
-    fail(ErrorKind::input, "{}: {} tensors, expected {}", written_.folder().string(),
-         written_.tensors().size(), tensors_.size());
+    fail(ErrorKind::input, "{}: {} tensors, expected {}", written_.path().string(), written_.tensors().size(),
+         tensors_.size());
 }
 
 }  // namespace moerge

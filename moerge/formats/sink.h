@@ -72,7 +72,8 @@ class SafetensorsSink final : public TensorSink {
   std::vector<Place> places_;
 };
 
-/// Compares instead of writing: every byte against a checkpoint that exists. The first difference is an error
+/// Compares instead of writing: every byte against a checkpoint that exists and whose tensors lie in the
+/// model's order, as a folder's always do. The first difference is an error
 /// that names the tensor; finish() checks that the checkpoint holds nothing else.
 class ComparingSink final : public TensorSink {
  public:

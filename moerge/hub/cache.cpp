@@ -1,6 +1,7 @@
 #include "moerge/hub/cache.h"
 
 #include <cstdlib>
+#include <vector>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
@@ -20,6 +21,11 @@ struct HubName {
 bool is_folder(const fs::path& path) {
   std::error_code ignored;
   return fs::is_directory(path, ignored);
+}
+
+bool is_file(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored);
 }
 
 bool is_hub_word(std::string_view word) {
@@ -82,24 +88,28 @@ ModelLocation resolve_model(const std::string& reference, const fs::path& yaml_f
   if (reference.empty()) fail(ErrorKind::config, "an empty model reference");
   fs::path path = reference;
   if (reference.starts_with("~/")) path = fs::path(environment("HOME").value_or("/")) / reference.substr(2);
-  if (path.is_absolute()) {
-    if (is_folder(path)) return {path, {}};
-    fail(ErrorKind::config, "model \"{}\": there is no such folder", reference);
-  }
-  for (const fs::path& place : {yaml_folder / path, path})
-    if (is_folder(place)) return {place, {}};
+  const bool gguf = is_gguf_name(path);
+  std::vector<fs::path> places = {path};
+  if (!path.is_absolute()) places.insert(places.begin(), yaml_folder / path);
+  for (const fs::path& place : places)
+    if (is_folder(place) || (gguf && is_file(place))) return {place, {}};
+  for (const fs::path& place : places)
+    if (is_file(place))
+      fail(ErrorKind::config, "model \"{}\": {} is a file, not a model's folder or a .gguf file", reference,
+           place.string());
+  const std::string_view kind = gguf ? "file" : "folder";
+  if (path.is_absolute()) fail(ErrorKind::config, "model \"{}\": there is no such {}", reference, kind);
 
   if (reference.find('+') != std::string::npos)
     fail(ErrorKind::unsupported,
          "model \"{}\": LoRA adapters (\"model+adapter\") are not read yet; merge it first", reference);
-  const std::optional<HubName> name = parse_hub_name(reference);
-  for (const fs::path& place : {yaml_folder / path, path}) {
-    std::error_code ignored;
-    if (fs::exists(place, ignored))
-      fail(ErrorKind::config, "model \"{}\": {} is a file, not a model's folder", reference, place.string());
-  }
   const std::string looked =
       fmt::format("{} and the working folder", yaml_folder.empty() ? "." : yaml_folder.string());
+  if (gguf)
+    fail(ErrorKind::config,
+         "model \"{}\": no such file (looked in {}); a GGUF file is named by its path, not by a repository",
+         reference, looked);
+  const std::optional<HubName> name = parse_hub_name(reference);
   if (!name)
     fail(ErrorKind::config,
          "model \"{}\": no such folder (looked in {}), and not a model name like \"org/name\"", reference,

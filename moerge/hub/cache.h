@@ -1,5 +1,5 @@
 #pragma once
-// Where a model reference points: a folder, or a snapshot in the Hugging Face cache
+// Where a model reference points: a folder, a GGUF file, or a snapshot in the Hugging Face cache
 // (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
 
 #include <filesystem>
@@ -20,9 +20,9 @@ std::optional<std::string> process_environment(const char* name);
 /// ~/.cache/huggingface/hub: the first that is set.
 std::filesystem::path hub_cache(const Environment& environment);
 
-/// A reference as YAML files write it: a folder (absolute, or relative to `yaml_folder` or the working
-/// folder) or "org/name[@revision]" whose snapshot is in the cache. Throws config with a sentence that says
-/// what to run when the model is nowhere.
+/// A reference as YAML files write it: a folder or a GGUF file (absolute, or relative to `yaml_folder` or the
+/// working folder) or "org/name[@revision]" whose snapshot is in the cache. Throws config with a sentence
+/// that says what to run when the model is nowhere.
 ModelLocation resolve_model(const std::string& reference, const std::filesystem::path& yaml_folder,
                             const Environment& environment);
 

@@ -39,9 +39,9 @@ TEST(HubCache, FirstVariableWins) {
 TEST(ResolveModel, FoldersComeFirst) {
   const TempDir dir;
   fs::create_directories(dir / "yaml/org/name");
-  EXPECT_EQ(resolve_model("org/name", dir / "yaml", with({})).folder, dir / "yaml/org/name");
-  EXPECT_EQ(resolve_model((dir / "yaml").string(), "", with({})).folder, dir / "yaml");
-  EXPECT_EQ(resolve_model("~/yaml", "", with({{"HOME", dir.path().string()}})).folder, dir / "yaml");
+  EXPECT_EQ(resolve_model("org/name", dir / "yaml", with({})).path, dir / "yaml/org/name");
+  EXPECT_EQ(resolve_model((dir / "yaml").string(), "", with({})).path, dir / "yaml");
+  EXPECT_EQ(resolve_model("~/yaml", "", with({{"HOME", dir.path().string()}})).path, dir / "yaml");
   EXPECT_NE(message_of((dir / "none").string(), "", with({})).find("no such folder"), std::string::npos);
 }
 
@@ -52,12 +52,11 @@ TEST(ResolveModel, SnapshotsByRevision) {
   fs::create_directories(dir / "models--org--name/snapshots/abc123");
   fs::create_directories(dir / "models--org--name/snapshots/def456");
   const Environment environment = with({{"HF_HUB_CACHE", dir.path().string()}});
-  EXPECT_EQ(resolve_model("org/name", "", environment).folder, dir / "models--org--name/snapshots/abc123");
-  EXPECT_EQ(resolve_model("org/name@main", "", environment).folder,
-            dir / "models--org--name/snapshots/abc123");
-  EXPECT_EQ(resolve_model("org/name@def456", "", environment).folder,
+  EXPECT_EQ(resolve_model("org/name", "", environment).path, dir / "models--org--name/snapshots/abc123");
+  EXPECT_EQ(resolve_model("org/name@main", "", environment).path, dir / "models--org--name/snapshots/abc123");
+  EXPECT_EQ(resolve_model("org/name@def456", "", environment).path,
             dir / "models--org--name/snapshots/def456");
-  EXPECT_EQ(resolve_model("org/name@refs/pr/3", "", environment).folder,
+  EXPECT_EQ(resolve_model("org/name@refs/pr/3", "", environment).path,
             dir / "models--org--name/snapshots/def456");
   EXPECT_NE(message_of("org/name@v2", "", environment).find("hf download org/name --revision v2"),
             std::string::npos);
@@ -74,6 +73,28 @@ TEST(ResolveModel, TellsFoldersFromTheHub) {
   EXPECT_EQ(resolve_model("org/other", dir.path(), environment).hub_name, "");
   EXPECT_NE(message_of("org/file", dir.path(), environment).find("is a file"), std::string::npos);
   EXPECT_NE(message_of(std::string(300, 'x'), dir.path(), environment).find("no such folder"),
+            std::string::npos);
+}
+
+TEST(ResolveModel, GgufFilesByTheirPaths) {
+  const TempDir dir;
+  dir.write("yaml/models/m.Q4_K_M.gguf", "x");
+  dir.write("yaml/m.bin", "x");
+  const Environment environment =
+      with({{"HOME", dir.path().string()}, {"HF_HUB_CACHE", dir.path().string()}});
+  const fs::path file = dir / "yaml/models/m.Q4_K_M.gguf";
+  EXPECT_EQ(resolve_model("models/m.Q4_K_M.gguf", dir / "yaml", environment).path, file);
+  EXPECT_EQ(resolve_model(file.string(), "", environment).path, file);
+  EXPECT_EQ(resolve_model("~/yaml/models/m.Q4_K_M.gguf", "", environment).path, file);
+  EXPECT_EQ(resolve_model("models/m.Q4_K_M.gguf", dir / "yaml", environment).hub_name, "");
+  EXPECT_NE(message_of("m.bin", dir / "yaml", environment)
+                .find("m.bin is a file, not a model's folder or a .gguf file"),
+            std::string::npos);
+  EXPECT_NE(message_of("org/m.gguf", dir / "yaml", environment)
+                .find("no such file (looked in " + (dir / "yaml").string() +
+                      " and the working folder); a GGUF file is named by its path, not by a repository"),
+            std::string::npos);
+  EXPECT_NE(message_of((dir / "m.GGUF").string(), "", environment).find("there is no such file"),
             std::string::npos);
 }
 

@@ -15,11 +15,11 @@ constexpr std::array<const Architecture*, 2> kArchitectures = {&kLlama, &kMistra
 // Enough to see a pattern; a wrong config.json would otherwise print a line for each of a thousand tensors.
 constexpr size_t kMaxMessages = 5;
 
-void limit(std::vector<std::string>& messages, const std::string& folder) {
+void limit(std::vector<std::string>& messages, const std::string& where) {
   if (messages.size() <= kMaxMessages) return;
   const size_t more = messages.size() - kMaxMessages;
   messages.resize(kMaxMessages);
-  messages.push_back(fmt::format("{}: and {} more like these", folder, more));
+  messages.push_back(fmt::format("{}: and {} more like these", where, more));
 }
 
 }  // namespace
@@ -115,7 +115,7 @@ std::vector<Weight> list_weights(const Architecture& architecture, const ModelCo
 WeightReport check_weights(const Architecture& architecture, const ModelConfig& config,
                            const Checkpoint& checkpoint) {
   WeightReport report;
-  const std::string folder = checkpoint.folder().string();
+  const std::string where = checkpoint.path().string();
   std::set<std::string_view> known;
   const auto weights = all_weights(architecture, config);
   for (const auto& [weight, source] : weights) {
@@ -126,13 +126,13 @@ WeightReport check_weights(const Architecture& architecture, const ModelConfig& 
     if (!tensor) {
       if (!source->required || source->required(config))
         report.errors.push_back(
-            fmt::format("{}: tensor \"{}\" {} is missing", folder, weight.name, to_string(expected)));
+            fmt::format("{}: tensor \"{}\" {} is missing", where, weight.name, to_string(expected)));
     } else if (tensor->spec.shape != expected) {
-      report.errors.push_back(fmt::format("{}: tensor \"{}\" is {}, config.json says {}", folder, weight.name,
-                                          to_string(tensor->spec.shape), to_string(expected)));
-    } else if (!is_float(tensor->spec.dtype)) {
+      report.errors.push_back(fmt::format("{}: tensor \"{}\" is {}, {} says {}", where, weight.name,
+                                          to_string(tensor->spec.shape), config.source, to_string(expected)));
+    } else if (!is_float(tensor->spec.dtype) && !(is_quantized(tensor->spec.dtype) && expected.size() == 2)) {
       report.errors.push_back(fmt::format("{}: tensor \"{}\" is {}; f32, f16 and bf16 weights are supported",
-                                          folder, weight.name, info(tensor->spec.dtype).name()));
+                                          where, weight.name, info(tensor->spec.dtype).name()));
     }
   }
   // Whatever else lies under the decoder's own prefix takes part in its forward pass: dropping it would
@@ -143,11 +143,11 @@ WeightReport check_weights(const Architecture& architecture, const ModelConfig& 
     if (known.contains(tensor.spec.name)) continue;
     const bool inside = tensor.spec.name.starts_with(prefix);
     (inside ? report.errors : report.warnings)
-        .push_back(fmt::format("{}: tensor \"{}\" is not part of a {} model with this config.json{}", folder,
+        .push_back(fmt::format("{}: tensor \"{}\" is not part of a {} model with this config.json{}", where,
                                tensor.spec.name, architecture.model_type, inside ? "" : "; it is left out"));
   }
-  limit(report.errors, folder);
-  limit(report.warnings, folder);
+  limit(report.errors, where);
+  limit(report.warnings, where);
   return report;
 }
 

@@ -81,7 +81,7 @@ struct WeightReport {
   std::vector<std::string>
       warnings;  // tensors outside the decoder that will be left out (a reward head, say)
 };
-/// Compares a checkpoint with what its configuration promises; each message starts with the folder.
+/// Compares a checkpoint with what its configuration promises; each message starts with the model's path.
 WeightReport check_weights(const Architecture& architecture, const ModelConfig& config,
                            const Checkpoint& checkpoint);
 

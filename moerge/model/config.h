@@ -33,9 +33,10 @@ struct ModelConfig {
   std::optional<int64_t> sliding_window;  // tokens a query can look back, itself included
   bool explicit_head_dim = false;         // head_dim stood in the file
   RopeConfig rope;
-  std::optional<DType> dtype;  // torch_dtype or dtype
-  Json raw;                    // the file as it is
-  std::string where;           // its path, for messages
+  std::optional<DType> dtype;          // torch_dtype or dtype
+  Json raw;                            // the file as it is
+  std::string where;                   // its path, for messages
+  std::string source = "config.json";  // what makes these statements, for messages: "its metadata" in GGUF
 };
 
 /// Reads FOLDER/config.json. Throws input for damaged files and unsupported for families that moerge does not

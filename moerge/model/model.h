@@ -1,8 +1,10 @@
 #pragma once
-// A model folder as the planners see it: what it is called, what it is, and its weights.
+// A model as the planners see it: what it is called, what it is, and its weights. A folder with config.json
+// and safetensors, or a GGUF file; nothing above has to know which.
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "moerge/formats/checkpoint.h"
@@ -13,29 +15,30 @@ namespace moerge {
 
 /// Where a reference was found.
 struct ModelLocation {
-  std::filesystem::path folder;
-  std::string hub_name = {};  // "org/name" when it came from the Hugging Face cache, else empty
+  std::filesystem::path path;  // a folder, or a GGUF file
+  std::string hub_name = {};   // "org/name" when it came from the Hugging Face cache, else empty
 };
 
 struct Model {
   std::string name;  // as the user wrote it
   std::string hub_name;
-  std::filesystem::path folder;
+  std::filesystem::path path;  // its folder or its GGUF file
   ModelConfig config;
   const Architecture* architecture;
   Checkpoint checkpoint;
 
-  Model(std::string reference, const ModelLocation& location)
-      : name(std::move(reference)),
-        hub_name(location.hub_name),
-        folder(location.folder),
-        config(read_model_config(location.folder)),
-        architecture(find_architecture(config.model_type)),
-        checkpoint(location.folder) {}
+  /// Opens a folder with config.json and safetensors, a GGUF file, or a folder that holds no safetensors and
+  /// one GGUF file. Throws input for what is damaged and unsupported for what moerge does not read.
+  Model(std::string reference, const ModelLocation& location);
 
+  /// The metadata of a GGUF file, null for a folder.
+  const GgufMetadata* gguf() const { return checkpoint.gguf(); }
   const StoredTensor& tensor(Role role, int64_t layer = -1) const {
     return checkpoint.at(weight_name(weight_for(*architecture, role), layer));
   }
+
+ private:
+  Model(std::string reference, const ModelLocation& location, std::optional<GgufFiles> gguf);
 };
 
 }  // namespace moerge

@@ -58,27 +58,32 @@ std::optional<std::string> find_bos(const fs::path& folder) {
   return {};
 }
 
+std::string read_tokenizer_json(const fs::path& folder) {
+  const fs::path file = folder / "tokenizer.json";
+  if (fs::exists(file)) return read_file(file, kMaxTokenizerFile);
+  if (fs::exists(folder / "tokenizer.model"))
+    fail(ErrorKind::unsupported,
+         "{}: only a SentencePiece tokenizer.model here; save the tokenizer once with transformers "
+         "(AutoTokenizer.from_pretrained(...).save_pretrained(...)) to get tokenizer.json",
+         folder.string());
+  fail(ErrorKind::input, "{}: no tokenizer.json in this folder", folder.string());
+}
+
 }  // namespace
 
 void Tokenizer::Free::operator()(void* tokenizer) const {
   moerge_tokenizer_free(static_cast<MoergeTokenizer*>(tokenizer));
 }
 
-Tokenizer::Tokenizer(const fs::path& folder) {
-  const fs::path file = folder / "tokenizer.json";
-  if (!fs::exists(file)) {
-    if (fs::exists(folder / "tokenizer.model"))
-      fail(ErrorKind::unsupported,
-           "{}: only a SentencePiece tokenizer.model here; save the tokenizer once with transformers "
-           "(AutoTokenizer.from_pretrained(...).save_pretrained(...)) to get tokenizer.json",
-           folder.string());
-    fail(ErrorKind::input, "{}: no tokenizer.json in this folder", folder.string());
-  }
-  file_ = file.string();
-  const std::string json = read_file(file, kMaxTokenizerFile);
+Tokenizer::Tokenizer(std::string_view json, std::optional<std::string> bos_token, std::string where)
+    : where_(std::move(where)), bos_token_(std::move(bos_token)) {
   char* error = nullptr;
   handle_.reset(moerge_tokenizer_from_json(json.data(), json.size(), &error));
-  if (!handle_) fail_with(file.string(), error);
+  if (!handle_) fail_with(where_, error);
+}
+
+Tokenizer::Tokenizer(const fs::path& folder)
+    : Tokenizer(read_tokenizer_json(folder), {}, (folder / "tokenizer.json").string()) {
   bos_token_ = find_bos(folder);
 }
 
@@ -87,7 +92,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special) 
   size_t count = 0;
   uint32_t* ids =
       moerge_tokenizer_encode(get(handle_.get()), text.data(), text.size(), add_special, &count, &error);
-  if (!ids) fail_with(fmt::format("{}: cannot tokenise \"{}\"", file_, text.substr(0, 80)), error);
+  if (!ids) fail_with(fmt::format("{}: cannot tokenise \"{}\"", where_, text.substr(0, 80)), error);
   // An id beyond 31 bits is kept as the largest one: it is beyond any model's embeddings all the same.
   std::vector<int32_t> out(count);
   for (size_t i = 0; i < count; i++) out[i] = static_cast<int32_t>(std::min<uint32_t>(ids[i], INT32_MAX));
@@ -102,7 +107,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   char* error = nullptr;
   size_t length = 0;
   uint8_t* text = moerge_tokenizer_decode(get(handle_.get()), known.data(), known.size(), &length, &error);
-  if (!text) fail_with(fmt::format("{}: cannot turn tokens into text", file_), error);
+  if (!text) fail_with(fmt::format("{}: cannot turn tokens into text", where_), error);
   const std::unique_ptr<uint8_t, FreeBytes> owner(text, FreeBytes{length});
   return std::string(reinterpret_cast<const char*>(text), length);
 }
@@ -111,7 +116,7 @@ std::vector<Token> Tokenizer::tokens() const {
   char* error = nullptr;
   size_t length = 0;
   uint8_t* records = moerge_tokenizer_tokens(get(handle_.get()), &length, &error);
-  if (!records) fail_with(file_, error);
+  if (!records) fail_with(where_, error);
   const std::unique_ptr<uint8_t, FreeBytes> owner(records, FreeBytes{length});
   std::vector<Token> out;
   for (size_t at = 0; at < length;) {
@@ -148,7 +153,7 @@ void Tokenizer::add_tokens(std::span<const Token> tokens) {
   char* error = nullptr;
   if (!moerge_tokenizer_add_tokens(static_cast<MoergeTokenizer*>(handle_.get()),
                                    reinterpret_cast<const uint8_t*>(records.data()), records.size(), &error))
-    fail_with(fmt::format("{}: cannot add tokens", file_), error);
+    fail_with(fmt::format("{}: cannot add tokens", where_), error);
 }
 
 int64_t Tokenizer::model_size() const {

@@ -1,5 +1,5 @@
 #pragma once
-// A model's own tokenizer.json, through the Hugging Face tokenizers library.
+// A model's tokenizer.json, through the Hugging Face tokenizers library.
 
 #include <cstdint>
 #include <filesystem>
@@ -29,6 +29,8 @@ class Tokenizer {
   /// Reads FOLDER/tokenizer.json, tokenizer_config.json and special_tokens_map.json. Throws input or
   /// unsupported (only tokenizer.model in the folder).
   explicit Tokenizer(const std::filesystem::path& folder);
+  /// From the text of a tokenizer.json; `where` starts messages.
+  Tokenizer(std::string_view json, std::optional<std::string> bos_token, std::string where);
 
   /// Token ids of a text; special tokens in the text are recognised, none is added unless `add_special`.
   /// Throws input when the text is not UTF-8.
@@ -58,7 +60,7 @@ class Tokenizer {
     void operator()(void* tokenizer) const;
   };
   std::unique_ptr<void, Free> handle_;
-  std::string file_;
+  std::string where_;
   std::optional<std::string> bos_token_;
 };
 

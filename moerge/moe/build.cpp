@@ -2,12 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <array>
-
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/parallel.h"
 #include "moerge/formats/sink.h"
+#include "moerge/model/tokenizer_files.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/gate_job.h"
 #include "moerge/plan/execute.h"
@@ -16,38 +15,7 @@ namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-// What a model folder holds beside weights and config.json, taken from the base byte for byte.
-constexpr std::array kTokenizerFiles = {"tokenizer.json",
-                                        "tokenizer.model",
-                                        "tokenizer_config.json",
-                                        "special_tokens_map.json",
-                                        "added_tokens.json",
-                                        "vocab.json",
-                                        "merges.txt",
-                                        "chat_template.jinja",
-                                        "chat_template.json",
-                                        "generation_config.json"};
-
 constexpr int64_t kSmallFiles = 64 << 20;  // tokenizer, configuration, card: generously
-
-void copy_small_file(const fs::path& from, const fs::path& to) {
-  const MappedFile source(from);
-  File target = File::create(to);
-  copy_range(source.file(), 0, target, 0, std::ssize(source.bytes()));
-}
-
-void copy_base_files(const MoePlan& moe, const fs::path& folder) {
-  for (const char* name : kTokenizerFiles)
-    if (const fs::path file = moe.models.base->folder / name; fs::is_regular_file(file))
-      copy_small_file(file, folder / name);
-  // Chat templates beyond the default one lie in a folder of their own.
-  const fs::path more = moe.models.base->folder / "additional_chat_templates";
-  if (!fs::is_directory(more)) return;
-  fs::create_directory(folder / more.filename());
-  for (const fs::directory_entry& entry : fs::directory_iterator(more))
-    if (entry.is_regular_file())
-      copy_small_file(entry.path(), folder / more.filename() / entry.path().filename());
-}
 
 void run_weights(const MoePlan& moe, TensorSink& sink, const BuildOptions& options, const GateJob& job,
                  Reporter& reporter, const char* label) {
@@ -60,8 +28,8 @@ void run_weights(const MoePlan& moe, TensorSink& sink, const BuildOptions& optio
 
 void check_build(const MoePlan& moe, const BuildOptions& options) {
   check_output_folder(options.out, options.overwrite);
-  for (const auto& [folder, model] : moe.folders)
-    if (is_within(options.out, folder) || is_within(folder, options.out))
+  for (const auto& [path, model] : moe.opened)
+    if (is_within(options.out, path) || is_within(path, options.out))
       fail(ErrorKind::usage,
            "the output {} and the model \"{}\" lie in one another: choose another output folder",
            options.out.string(), model->name);
@@ -80,7 +48,7 @@ std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options,
   run_weights(moe, sink, options, job, reporter, "weights");
   write_file(folder.path() / "config.json", moe.model_config.dump(2) + "\n");
   write_file(folder.path() / "mergekit_moe_config.yml", moe.config.yaml);
-  if (options.copy_tokenizer) copy_base_files(moe, folder.path());
+  if (options.copy_tokenizer) write_tokenizer_files(*moe.models.base, folder.path());
   if (options.write_card) {
     const fs::path target = fs::weakly_canonical(options.out);
     write_file(folder.path() / "README.md",

@@ -204,7 +204,7 @@ TEST_F(Build, BiasesAreNeverDropped) {
 
 TEST_F(Build, CardSurvivesHostileNames) {
   MoePlan moe = plan();
-  for (auto& [folder, model] : moe.folders) model->name = "x`]\n---\n# \"y\"";
+  for (auto& [path, model] : moe.opened) model->name = "x`]\n---\n# \"y\"";
   moe.config.yaml = "a: b # ```\n```\n";
   const std::string card = model_card(moe, "na\nme");
   EXPECT_NE(card.find("````yaml\n"), std::string::npos);
@@ -215,8 +215,8 @@ TEST_F(Build, CardSurvivesHostileNames) {
 
 TEST_F(Build, HubNamesBecomeLinksAndTags) {
   MoePlan moe = plan();
-  moe.folders.begin()->second->name = "org/name@main";
-  moe.folders.begin()->second->hub_name = "org/name";
+  moe.opened.begin()->second->name = "org/name@main";
+  moe.opened.begin()->second->hub_name = "org/name";
   const std::string card = model_card(moe, "m");
   EXPECT_NE(card.find("base_model:\n- \"org/name\"\n"), std::string::npos);
   EXPECT_NE(card.find("https://huggingface.co/org/name)"), std::string::npos);

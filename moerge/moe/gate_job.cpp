@@ -33,7 +33,7 @@ GateTable make_gates(const MoePlan& moe, Reporter& reporter) {
   GateTable table = moe.gate_mode->make(moe.gate_input);
   if (!std::ranges::all_of(table.values, [](float value) { return std::isfinite(value); }))
     fail(ErrorKind::input, "{}: the router rows made from it hold infinite values or NaN",
-         moe.models.base->folder.string());
+         moe.models.base->path.string());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   reporter.detail(fmt::format("routers made in {:.2f} s", seconds.count()));
   return table;

@@ -5,11 +5,21 @@
 #include <algorithm>
 
 #include "moerge/base/error.h"
-#include "moerge/model/tokenizer.h"
+#include "moerge/model/tokenizer_files.h"
 #include "moerge/moe/check.h"
 
 namespace moerge {
 namespace {
+
+// One spelling for every way to write a path. A GGUF file keeps its own name where that is a link (as in the
+// Hugging Face cache): the name says what it is.
+std::filesystem::path one_spelling(const std::filesystem::path& path) {
+  namespace fs = std::filesystem;
+  if (!fs::is_directory(path))
+    return fs::weakly_canonical(fs::absolute(path).parent_path()) / path.filename();
+  const fs::path folder = fs::weakly_canonical(path);
+  return find_gguf(folder).value_or(folder);
+}
 
 // Opens every model that the configuration names; all that cannot be opened are reported together.
 void open_models(MoePlan& moe, const Resolve& resolve) {
@@ -23,8 +33,8 @@ void open_models(MoePlan& moe, const Resolve& resolve) {
   const auto open = [&](const std::string& reference) -> const Model* {
     try {
       ModelLocation location = resolve(reference);
-      location.folder = std::filesystem::weakly_canonical(location.folder);
-      std::unique_ptr<Model>& model = moe.folders[location.folder];
+      location.path = one_spelling(location.path);
+      std::unique_ptr<Model>& model = moe.opened[location.path];
       if (!model) model = std::make_unique<Model>(reference, location);
       return model.get();
     } catch (const Error& error) {
@@ -87,23 +97,14 @@ void tokenise_prompts(MoePlan& moe, const Tokenizer& tokenizer) {
   if (!problems.empty()) throw Error(ErrorKind::config, fmt::format("{}", fmt::join(problems, "\n")));
 }
 
-bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
-  std::error_code error;
-  if (std::filesystem::equivalent(a, b, error)) return true;
-  if (std::filesystem::file_size(a, error) != std::filesystem::file_size(b, error)) return false;
-  const MappedFile x(a), y(b);
-  return std::ranges::equal(x.bytes(), y.bytes());
-}
-
 // Experts read the base's tokens; one that was trained on others deserves a word.
 void compare_tokenizers(MoePlan& moe, const Tokenizer& base) {
-  const std::filesystem::path base_file = moe.models.base->folder / "tokenizer.json";
-  for (const auto& [folder, model] : moe.folders) {
-    const std::filesystem::path file = folder / "tokenizer.json";
-    if (model.get() == moe.models.base || !std::filesystem::exists(file) || same_file(file, base_file))
+  for (const auto& [path, model] : moe.opened) {
+    if (model.get() == moe.models.base || !has_tokenizer(*model) ||
+        same_tokenizer_file(*model, *moe.models.base))
       continue;
     try {
-      const Tokenizer::Difference difference = base.difference(Tokenizer(folder));
+      const Tokenizer::Difference difference = base.difference(read_tokenizer(*model));
       if (difference.count > 0)
         moe.warnings.push_back(
             fmt::format("the tokenizers of the base and of \"{}\" differ in {} token{} (such as \"{}\"); the "
@@ -124,12 +125,11 @@ void prepare_gates(MoePlan& moe, uint64_t seed) {
   moe.gate_input.seed = seed;
   for (int64_t layer = 0; layer < base.config.layers; layer++)
     moe.gate_input.stream_names.push_back(fill_name(moe.output->per_expert.router, layer));
-  const bool has_tokenizer = std::filesystem::exists(base.folder / "tokenizer.json");
   if (moe.gate_mode->needs == GateNeeds::nothing) {
     moe.gate_input.experts.resize(moe.config.experts.size());
-    if (!has_tokenizer) return;
+    if (!has_tokenizer(base)) return;
   }
-  const Tokenizer tokenizer(base.folder);
+  const Tokenizer tokenizer = read_tokenizer(base);
   if (moe.gate_mode->needs != GateNeeds::nothing) tokenise_prompts(moe, tokenizer);
   compare_tokenizers(moe, tokenizer);
 }

@@ -30,7 +30,7 @@ inline constexpr int64_t kBaseGroup = -1;
 
 struct MoePlan {
   MoeConfig config;
-  std::map<std::filesystem::path, std::unique_ptr<Model>> folders;  // each model opened once
+  std::map<std::filesystem::path, std::unique_ptr<Model>> opened;  // each model once, by folder or GGUF file
   MoeModels models;
   const OutputArchitecture* output;
   const GateMode* gate_mode;

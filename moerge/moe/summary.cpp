@@ -78,7 +78,7 @@ Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
   Json experts = Json::array();
   for (size_t e = 0; e < moe.models.experts.size(); e++)
     experts.push_back(
-        {{"source_model", moe.models.experts[e]->name}, {"folder", moe.models.experts[e]->folder.string()}});
+        {{"source_model", moe.models.experts[e]->name}, {"folder", moe.models.experts[e]->path.string()}});
   Json tensors = Json::array();
   const std::vector<TensorSpec> specs = moe.plan.specs();
   for (const Shard& shard : plan_shards(specs, max_shard_bytes))
@@ -92,7 +92,7 @@ Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
       {"architecture", std::string(moe.output->class_name)},
       {"dtype", std::string(info(moe.dtype).torch)},
       {"gate_mode", std::string(moe.gate_mode->name)},
-      {"base_model", {{"source_model", moe.models.base->name}, {"folder", moe.models.base->folder.string()}}},
+      {"base_model", {{"source_model", moe.models.base->name}, {"folder", moe.models.base->path.string()}}},
       {"experts", std::move(experts)},
       {"parameters", {{"total", moe.total_parameters}, {"active", moe.active_parameters}}},
       {"bytes",

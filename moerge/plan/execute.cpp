@@ -4,7 +4,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/parallel.h"
-#include "moerge/base/random.h"
+#include "moerge/plan/values.h"
 #include "moerge/tensor/convert.h"
 
 namespace moerge {
@@ -19,58 +19,71 @@ struct Work {
   int64_t offset;  // in the output tensor, bytes
 };
 
-// Noise and scale in float32, rounded to the source's type after each, which is what mergekit's tensors do.
-void change_values(const Part& part, uint64_t seed, int64_t first, std::span<float> values,
-                   std::span<std::byte> rounded) {
-  const DType dtype = part.source->spec.dtype;
-  const auto round_to_source = [&] {
-    const auto bytes = rounded.first(values.size() * static_cast<size_t>(info(dtype).bytes));
-    from_f32(values, dtype, bytes);
-    to_f32(dtype, bytes, values);
+// Calls use(first element, its bytes) for one stretch of the source after the other, in the model's order. A
+// stretch is at most kChunk elements or one row, and whole blocks; it is in the file or, where rows have to
+// be put in order, in a buffer.
+template <typename Use>
+void for_each_chunk(const StoredTensor& source, const Use& use) {
+  const int64_t total = source.spec.elements(), row = source.row_elements();
+  const std::span<const std::byte> bytes = source.view().bytes;
+  const auto size = [&](int64_t elements) {
+    return static_cast<size_t>(byte_size(source.spec.dtype, elements));
   };
-  if (part.noise_scale != 0) {
-    const RandomStream stream(seed, part.noise_stream);
-    const auto scale = static_cast<float>(part.noise_scale);
-    for (size_t i = 0; i < values.size(); i++)
-      values[i] += scale * stream.normal(static_cast<uint64_t>(first) + i);
-    round_to_source();
+  if (source.in_order()) {
+    for (int64_t first = 0; first < total; first += kChunk) {
+      check_interrupted();
+      const auto part = bytes.subspan(size(first), size(std::min(kChunk, total - first)));
+      use(first, part);
+      source.file->release(part);
+    }
+    return;
   }
-  if (part.residual_scale != 1) {
-    const auto scale = static_cast<float>(part.residual_scale);
-    for (float& value : values) value *= scale;
-    round_to_source();
+  const int64_t step = std::max<int64_t>(1, kChunk / std::max<int64_t>(1, row));
+  std::vector<std::byte> rows(size(std::min(step, source.rows()) * row));
+  for (int64_t first = 0; first < source.rows(); first += step) {
+    check_interrupted();
+    const int64_t count = std::min(step, source.rows() - first);
+    const auto part = std::span(rows).first(size(count * row));
+    read_rows(source, first, count, part);
+    use(first * row, std::span<const std::byte>(part));
   }
+  source.file->release(bytes);
 }
 
 void convert_part(const Plan& plan, const Work& work, TensorSink& sink, Progress* progress) {
   const Part& part = *work.part;
   const DType from = part.source->spec.dtype, to = plan.steps[work.step].out.dtype;
-  const int64_t in = info(from).bytes, out = info(to).bytes, total = part.source->spec.elements();
-  const TensorView view = part.source->view();
-  std::vector<float> values(static_cast<size_t>(std::min(total, kChunk)));
-  std::vector<std::byte> bytes(values.size() * 8);
-  for (int64_t first = 0; first < total; first += kChunk) {
-    check_interrupted();
-    const auto n = static_cast<size_t>(std::min(kChunk, total - first));
-    const auto source = view.bytes.subspan(static_cast<size_t>(first * in), n * static_cast<size_t>(in));
-    const auto some = std::span(values).first(n);
-    to_f32(from, source, some);
-    if (part.changes_values()) change_values(part, plan.seed, first, some, bytes);
+  const int64_t out = info(to).bytes;
+  std::vector<float> values;
+  std::vector<std::byte> bytes;
+  for_each_chunk(*part.source, [&](int64_t first, std::span<const std::byte> source) {
+    const auto n =
+        source.size() / static_cast<size_t>(info(from).bytes) * static_cast<size_t>(info(from).block);
+    values.resize(n);
+    bytes.resize(n * static_cast<size_t>(out));
+    to_f32(from, source, values);
+    if (part.changes_values()) change_values(part, plan.seed, first, values);
     const auto target = std::span(bytes).first(n * static_cast<size_t>(out));
-    from_f32(some, to, target);
+    from_f32(values, to, target);
     sink.put(work.step, work.offset + first * out, target);
-    part.source->file->release(source);
     if (progress) progress->add(std::ssize(target));
-  }
+  });
 }
 
 void run_part(const Plan& plan, const Work& work, TensorSink& sink, Progress* progress) {
   const Part& part = *work.part;
-  if (part.source->spec.dtype != plan.steps[work.step].out.dtype || part.changes_values())
+  const StoredTensor& source = *part.source;
+  if (source.spec.dtype != plan.steps[work.step].out.dtype || part.changes_values())
     return convert_part(plan, work, sink, progress);
-  const int64_t bytes = part.source->spec.bytes();
-  sink.copy(work.step, work.offset, *part.source->file, part.source->offset, bytes);
-  if (progress) progress->add(bytes);
+  if (source.in_order()) {
+    sink.copy(work.step, work.offset, *source.file, source.offset, source.spec.bytes());
+    if (progress) progress->add(source.spec.bytes());
+    return;
+  }
+  for_each_chunk(source, [&](int64_t first, std::span<const std::byte> rows) {
+    sink.put(work.step, work.offset + byte_size(source.spec.dtype, first), rows);
+    if (progress) progress->add(std::ssize(rows));
+  });
 }
 
 void run_fill(const Step& step, size_t index, TensorSink& sink, Progress* progress) {

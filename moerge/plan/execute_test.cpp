@@ -8,7 +8,8 @@
 #include "moerge/base/error.h"
 #include "moerge/base/random.h"
 #include "moerge/tensor/convert.h"
-#include "moerge/testing/tiny_model.h"
+#include "moerge/tensor/quantize.h"
+#include "moerge/testing/tiny_gguf.h"
 
 namespace moerge {
 namespace {
@@ -153,6 +154,96 @@ TEST_F(Execute, ScalesInTheSourceType) {
   MemorySink sink;
   execute(plan, sink, {.threads = 1});
   EXPECT_EQ(values(sink.tensors[0], DType::f32)[0], bf16_to_f32(f32_to_bf16(1.0078125f * 0.3f)));
+}
+
+// -------- GGUF sources: rows in another order, block types
+
+// A matrix of 2 heads, 500 rows each and enough of them for several pieces of work, as q or as an ordinary
+// one.
+class FromGguf : public ::testing::Test {
+ protected:
+  static constexpr int64_t kRows = 1000, kColumns = 256;
+
+  FromGguf() {
+    std::vector<std::byte> blocks(static_cast<size_t>(byte_size(DType::q4_k, kRows * kColumns)));
+    const std::vector<float> values = as_floats(matrix_);
+    quantize_rows(DType::q4_k, values, kColumns, {}, blocks);
+    blocks_.assign(reinterpret_cast<const char*>(blocks.data()), blocks.size());
+    const Shape shape = {kRows, kColumns};
+    dir_.write("m.gguf", testing::gguf_bytes(
+                             {}, {{{"f32 q", DType::f32, shape}, testing::rotary_rows(matrix_, kRows, 2)},
+                                  {{"f32", DType::f32, shape}, matrix_},
+                                  {{"blocks q", DType::q4_k, shape}, testing::rotary_rows(blocks_, kRows, 2)},
+                                  {{"blocks", DType::q4_k, shape}, blocks_}}));
+    checkpoint_ =
+        std::make_unique<Checkpoint>(open_gguf(dir_ / "m.gguf"), [](const TensorSpec& spec) -> GgufAlias {
+          return {spec.name, spec.name.ends_with(" q") ? 2 : 0};
+        });
+  }
+
+  static std::vector<float> as_floats(const std::string& bytes) {
+    std::vector<float> values(bytes.size() / 4);
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  }
+
+  // One output tensor made of one stored one.
+  std::string made(const char* name, DType dtype, double noise = 0, double scale = 1) const {
+    Plan plan;
+    plan.steps.push_back({{"out", dtype, {kRows, kColumns}},
+                          Concat{{{.source = &checkpoint_->at(name),
+                                   .noise_stream = "noise",
+                                   .noise_scale = noise,
+                                   .residual_scale = scale}}}});
+    MemorySink sink;
+    execute(plan, sink, {.threads = 2});
+    EXPECT_EQ(sink.written, plan.totals().bytes);
+    return sink.tensors[0];
+  }
+
+  // What to_f32() makes of the blocks, rounded to a type.
+  std::string dequantized(DType dtype) const {
+    std::vector<float> values(kRows * kColumns);
+    to_f32(DType::q4_k, std::as_bytes(std::span(blocks_)), values);
+    std::string out(static_cast<size_t>(byte_size(dtype, std::ssize(values))), '\0');
+    from_f32(values, dtype, std::as_writable_bytes(std::span(out)));
+    return out;
+  }
+
+  TempDir dir_;
+  std::string matrix_ = testing::f32_bytes(kRows * kColumns, 3), blocks_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+};
+
+TEST_F(FromGguf, CopiesComeInTheModelsOrder) {
+  EXPECT_EQ(made("f32", DType::f32), matrix_);
+  EXPECT_EQ(made("f32 q", DType::f32), matrix_);
+  EXPECT_EQ(made("blocks", DType::q4_k), blocks_);
+  EXPECT_EQ(made("blocks q", DType::q4_k), blocks_);
+}
+
+TEST_F(FromGguf, ConversionsComeInTheModelsOrder) {
+  EXPECT_EQ(made("f32 q", DType::bf16), made("f32", DType::bf16));
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    EXPECT_EQ(made("blocks", dtype), dequantized(dtype));
+    EXPECT_EQ(made("blocks q", dtype), dequantized(dtype));
+  }
+}
+
+TEST_F(FromGguf, NoiseDoesNotDependOnTheStoredOrder) {
+  EXPECT_EQ(made("f32 q", DType::f32, 0.5, 2), made("f32", DType::f32, 0.5, 2));
+  EXPECT_EQ(made("blocks q", DType::f32, 0.5, 2), made("blocks", DType::f32, 0.5, 2));
+  // Block types cannot hold the changed values: they are rounded once, at the end.
+  const std::vector<float> values = as_floats(made("blocks", DType::f32, 0, 0.3)),
+                           source = as_floats(dequantized(DType::f32));
+  for (size_t i = 0; i < values.size(); i++) ASSERT_EQ(values[i], source[i] * 0.3f);
+}
+
+TEST_F(FromGguf, NamesTheFile) {
+  Plan plan;
+  plan.steps.push_back({{"out", DType::f16, {kRows, kColumns}},
+                        Concat{{{.source = &checkpoint_->at("blocks"), .noise_stream = {}}}}});
+  EXPECT_EQ(describe_sources(plan.steps[0]), (dir_ / "m.gguf").string() + ": blocks (Q4_K)");
 }
 
 TEST_F(Execute, DescribesItsSteps) {

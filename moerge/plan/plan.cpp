@@ -34,8 +34,7 @@ std::string describe_sources(const Step& step) {
   std::string sources;
   for (const Part& part : std::get<Concat>(step.how).parts) {
     if (!sources.empty()) sources += " + ";
-    sources += fmt::format("{}: {}", part.source->file->file().path().parent_path().string(),
-                           part.source->spec.name);
+    sources += fmt::format("{}: {}", place_of(*part.source).string(), part.source->spec.name);
     if (part.source->spec.dtype != step.out.dtype)
       sources += fmt::format(" ({})", info(part.source->spec.dtype).name());
     if (part.noise_scale != 0) sources += fmt::format(" + noise {}", part.noise_scale);

@@ -13,8 +13,9 @@
 
 namespace moerge {
 
-/// One stored tensor on its way into an output tensor. Arithmetic happens in float32 and is rounded to the
-/// source's type, then converted to the output's, as PyTorch does with a tensor of that type.
+/// One stored tensor on its way into an output tensor, its rows in the model's order. Arithmetic happens in
+/// float32 and is rounded to the source's type (unless that is a block type), then converted to the output's,
+/// as PyTorch does with a tensor of that type.
 struct Part {
   const StoredTensor* source;
   int64_t group = -1;         // the planner's own numbering of where parts come from, for its reports

@@ -9,7 +9,7 @@ namespace moerge {
 namespace {
 
 void round_to(DType dtype, std::span<float> values) {
-  if (dtype == DType::f32 || dtype == DType::f64) return;
+  if (dtype == DType::f32 || dtype == DType::f64 || is_quantized(dtype)) return;
   std::vector<std::byte> bytes(static_cast<size_t>(byte_size(dtype, std::ssize(values))));
   from_f32(values, dtype, bytes);
   to_f32(dtype, bytes, values);
@@ -30,19 +30,25 @@ Place find_row(const Step& step, int64_t columns, int64_t row) {
 }
 
 void read_part(const Part& part, int64_t columns, int64_t row, std::span<float> values) {
-  const DType dtype = part.source->spec.dtype;
+  const StoredTensor& source = *part.source;
+  const DType dtype = source.spec.dtype;
   const auto begin = static_cast<size_t>(byte_size(dtype, row * columns));
-  const auto bytes =
-      part.source->view().bytes.subspan(begin, static_cast<size_t>(byte_size(dtype, std::ssize(values))));
-  to_f32(dtype, bytes, values);
-  part.source->file->release(bytes);
+  const auto size = static_cast<size_t>(byte_size(dtype, std::ssize(values)));
+  if (source.in_order()) {
+    const auto bytes = source.view().bytes.subspan(begin, size);
+    to_f32(dtype, bytes, values);
+    source.file->release(bytes);
+    return;
+  }
+  std::vector<std::byte> rows(size);
+  read_rows(source, row * columns / source.row_elements(), std::ssize(values) / source.row_elements(), rows);
+  to_f32(dtype, rows, values);
 }
 
 }  // namespace
 
-void change_values(const Part& part, uint64_t seed, int64_t first, DType fallback, std::span<float> values) {
-  const DType stored = part.source->spec.dtype;
-  const DType dtype = is_quantized(stored) ? fallback : stored;
+void change_values(const Part& part, uint64_t seed, int64_t first, std::span<float> values) {
+  const DType dtype = part.source->spec.dtype;
   if (part.noise_scale != 0) {
     const RandomStream stream(seed, part.noise_stream);
     const auto scale = static_cast<float>(part.noise_scale);
@@ -64,8 +70,7 @@ void read_values(const Plan& plan, const Step& step, int64_t columns, int64_t fi
     const auto left = static_cast<size_t>((place.rows - place.row) * columns);
     const auto some = values.subspan(done, std::min(values.size() - done, left));
     read_part(*place.part, columns, place.row, some);
-    if (place.part->changes_values())
-      change_values(*place.part, plan.seed, place.row * columns, step.out.dtype, some);
+    if (place.part->changes_values()) change_values(*place.part, plan.seed, place.row * columns, some);
     if (place.part->source->spec.dtype != step.out.dtype && !is_quantized(place.part->source->spec.dtype))
       round_to(step.out.dtype, some);
     done += some.size();
@@ -76,7 +81,8 @@ std::optional<StoredRows> find_stored_rows(const Step& step, DType dtype, const 
   const Place place = find_row(step, range.columns, range.first_row);
   const StoredTensor& source = *place.part->source;
   const bool passed_on = source.spec.dtype == dtype && !place.part->changes_values() &&
-                         (step.out.dtype == dtype || is_quantized(dtype)) && range.rotary_heads == 0;
+                         (step.out.dtype == dtype || is_quantized(dtype)) &&
+                         source.rotary_heads == range.rotary_heads;
   if (!passed_on || place.row + range.rows > place.rows) return std::nullopt;
   return StoredRows{source.file, source.offset + byte_size(dtype, place.row * range.columns)};
 }

@@ -9,9 +9,9 @@
 namespace moerge {
 
 /// Adds a part's noise and multiplies by its scale: `values` are its elements from `first` on. Rounded after
-/// each to the source's type, which is what PyTorch tensors of that type do; to `fallback` when the source's
-/// is block-quantised.
-void change_values(const Part& part, uint64_t seed, int64_t first, DType fallback, std::span<float> values);
+/// each to the source's type, which is what PyTorch tensors of that type do; block types have no rounding of
+/// single values, there float32 stays.
+void change_values(const Part& part, uint64_t seed, int64_t first, std::span<float> values);
 
 /// Rows [first_row, ...) of a Concat step's output seen as rows of `columns` values, as many as `values`
 /// holds: what the checkpoint would hold, in float32. What comes unchanged from a block-quantised source is

@@ -19,7 +19,9 @@ def base_with_files(case, files):
                 "safe_serialization=True"),
     "PyTorch shards": (["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"], 2,
                        "its weights are PyTorch .bin files"),
-    "GGUF": (["base.Q4_K_M.gguf"], 2, "GGUF files are not read yet, safetensors are expected"),
+    "several GGUF files": (["base.Q4_K_M.gguf", "base.Q8_0.gguf"], 2,
+                           "2 GGUF files in this folder and no safetensors: name the one you mean "
+                           "(base.Q4_K_M.gguf, base.Q8_0.gguf)"),
     "nothing": ([], 1, "neither model.safetensors nor model.safetensors.index.json in this folder"),
     "another name": (["weights.safetensors", "training_args.bin"], 1,
                      "neither model.safetensors nor model.safetensors.index.json"),

@@ -11,13 +11,13 @@ namespace moerge {
 namespace {
 
 std::vector<float> embedded(const std::vector<TokenSequence>& prompts, const StoredTensor& embedding) {
-  const TensorView view = embedding.view();
-  const auto hidden = static_cast<size_t>(view.shape[1]);
-  const size_t row_bytes = hidden * static_cast<size_t>(info(view.dtype).bytes);
+  const auto hidden = static_cast<size_t>(embedding.row_elements());
   std::vector<float> sum(hidden), row(hidden);
+  std::vector<std::byte> bytes(static_cast<size_t>(embedding.row_bytes()));
   for (const TokenSequence& prompt : prompts)
     for (const int32_t token : prompt) {
-      to_f32(view.dtype, view.bytes.subspan(static_cast<size_t>(token) * row_bytes, row_bytes), row);
+      read_rows(embedding, token, 1, bytes);
+      to_f32(embedding.spec.dtype, bytes, row);
       for (size_t i = 0; i < hidden; i++) sum[i] += row[i];
     }
   normalise(sum);

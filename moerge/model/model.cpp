@@ -1,0 +1,28 @@
+#include "moerge/model/model.h"
+
+#include "moerge/model/gguf_model.h"
+
+namespace moerge {
+namespace fs = std::filesystem;
+namespace {
+
+std::optional<GgufFiles> open_if_gguf(const fs::path& path) {
+  if (!fs::is_directory(path)) return open_gguf(path);
+  const std::optional<fs::path> file = find_gguf(path);
+  return file ? std::optional(open_gguf(*file)) : std::nullopt;
+}
+
+}  // namespace
+
+Model::Model(std::string reference, const ModelLocation& location)
+    : Model(std::move(reference), location, open_if_gguf(location.path)) {}
+
+Model::Model(std::string reference, const ModelLocation& location, std::optional<GgufFiles> gguf)
+    : name(std::move(reference)),
+      hub_name(location.hub_name),
+      path(gguf ? gguf->path : location.path),
+      config(gguf ? gguf_model_config(*gguf) : read_model_config(path)),
+      architecture(find_architecture(config.model_type)),
+      checkpoint(gguf ? gguf_checkpoint(std::move(*gguf), config) : Checkpoint(path)) {}
+
+}  // namespace moerge

@@ -1,0 +1,25 @@
+#pragma once
+// The tokenizer of a model, wherever it comes from: files of its folder, or what its GGUF file says.
+
+#include <filesystem>
+
+#include "moerge/model/model.h"
+#include "moerge/model/tokenizer.h"
+
+namespace moerge {
+
+/// True when the model brings a tokenizer that the tokenizers library can read (its kind may still be
+/// unknown).
+bool has_tokenizer(const Model& model);
+
+/// Throws input or unsupported.
+Tokenizer read_tokenizer(const Model& model);
+
+/// True when both models' tokenizer.json hold the same bytes; false where that takes more than a look.
+bool same_tokenizer_file(const Model& a, const Model& b);
+
+/// Puts tokenizer, chat templates and generation settings into a folder that is being made: a folder's files
+/// byte for byte, those of a GGUF file generated. Writes nothing for a GGUF file without a vocabulary.
+void write_tokenizer_files(const Model& model, const std::filesystem::path& folder);
+
+}  // namespace moerge
