@@ -4,6 +4,7 @@ import json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 from harness import Skipped, rows
+from tiny_gguf import tiny_gguf
 from tiny_models import tensor, tiny_model, tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gguf"))
@@ -193,6 +194,39 @@ def test_threads_change_no_byte(case):
     for threads in (1, 3):
         gguf(case, "--type", "q5_1", "-j", threads, source="moe.yaml", out=f"out{threads}").exits(0)
     assert case.path("out1/moe.Q5_1.gguf").read_bytes() == case.path("out3/moe.Q5_1.gguf").read_bytes()
+
+
+# --------------------------------------------------------------------------------------------------- GGUF files as sources
+
+
+def gguf_models(case, kind):
+    for name in ("base", "one", "two"):
+        tiny_gguf(tiny_model(name, intermediate_size=64), kind).write(case.path(f"{name}.gguf"))
+    experts = "".join(f"  - {{source_model: {name}.gguf, positive_prompts: [{name}]}}\n" for name in ("one", "two"))
+    case.yaml(text=f"base_model: base.gguf\ngate_mode: hidden\nexperts:\n{experts}")
+
+
+@rows({kind: (kind,) for kind in ("f32", "f16", "bf16", "q8_0")})
+def test_blocks_of_experts_are_copied_unchanged(case, kind):
+    gguf_models(case, kind)
+    gguf(case, "--type", kind, source="moe.yaml").exits(0)
+    made = read(case, f"out/moe.{kind.upper()}.gguf")
+    base, one, two = (read(case, f"{name}.gguf") for name in ("base", "one", "two"))
+    assert made.keys["tokenizer.ggml.tokens"].value == base.keys["tokenizer.ggml.tokens"].value
+    for name, found in made.tensors.items():
+        if "_exps." in name:
+            short = name.replace("_exps", "")
+            assert found.type == one.tensors[short].type and found.data == one.tensors[short].data + two.tensors[short].data, name
+        elif "ffn_gate_inp" not in name:  # attn_q and attn_k among them: their rows lie as llama.cpp wants them already
+            assert (found.type, found.data) == (base.tensors[name].type, base.tensors[name].data), name
+
+
+def test_a_gguf_is_written_anew_in_another_type(case):
+    gguf_models(case, "f16")
+    gguf(case, "--type", "f16,q8_0", source="base.gguf").exits(0)
+    source, same = read(case, "base.gguf"), read(case, "out/base.F16.gguf")
+    assert {n: t.data for n, t in source.tensors.items()} == {n: t.data for n, t in same.tensors.items()}
+    assert {t.type for n, t in read(case, "out/base.Q8_0.gguf").tensors.items() if "norm" not in n} == {"Q8_0"}
 
 
 # ------------------------------------------------------------------------------------------------------------- bad models
