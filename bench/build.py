@@ -12,29 +12,9 @@ import os
 import pathlib
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 
-
-def run(command, **environment):
-    """(wall seconds, CPU seconds, peak resident MB)"""
-    start = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment})
-    error = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.monotonic() - start
-    if status:
-        sys.exit(f"{' '.join(map(str, command))} failed:\n{error.decode()[-2000:]}")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
-
-
-def warm(models):
-    """Reads every source, so that no round pays for a cold disk."""
-    for file in models.glob("*/model.safetensors"):
-        with open(file, "rb") as stream:
-            while stream.read(1 << 24):
-                pass
+from measure import run, warm
 
 
 def main():
@@ -61,7 +41,7 @@ def main():
         for name, make in commands.items():
             out = a.out / "result"
             shutil.rmtree(out, ignore_errors=True)
-            warm(a.models)
+            warm(a.models.glob("*/model.safetensors"))
             os.sync()
             command, environment = make(out)
             results[name].append(run(command, **environment))
@@ -70,7 +50,7 @@ def main():
 
     print(f"| command | wall s | CPU s | peak MB | wall / cp (median of {a.rounds} rounds; lowest to highest) |\n|---|---|---|---|---|")
     for name, rows in results.items():
-        wall, cpu, peak = (statistics.median(column) for column in zip(*rows))
+        wall, cpu, peak, _ = (statistics.median(column) for column in zip(*rows))
         ratios = sorted(row[0] / copy[0] for row, copy in zip(rows, results["cp -r"]))
         print(f"| {name} | {wall:.1f} | {cpu:.1f} | {peak:.0f} | {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |")
     if a.mergekit:

@@ -4,8 +4,6 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
-#include "moerge/engine/decoder.h"
-#include "moerge/hub/cache.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/gate_job.h"
 
@@ -13,24 +11,7 @@ namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kMaxConfig = 1 << 20, kMaxCard = 16 << 20;
-
-DecoderOptions decoder_options(const SourceOptions& options, int threads) {
-  DecoderOptions out;
-  out.threads = std::max(1, threads - 1);  // one core is busy quantising meanwhile
-  out.device = options.device == "auto" ? "cpu" : options.device;
-  out.weights = options.four_bit    ? WeightType::q4_1
-                : options.eight_bit ? WeightType::q8_0
-                                    : WeightType::as_stored;
-  return out;
-}
-
-Environment environment_with(const std::string& cache) {
-  return [cache](const char* name) -> std::optional<std::string> {
-    if (!cache.empty() && std::string_view(name) == "HF_HUB_CACHE") return cache;
-    return process_environment(name);
-  };
-}
+constexpr int64_t kMaxCard = 16 << 20;
 
 // A folder as it is: every tensor a step of its own.
 Plan plan_checkpoint(const Checkpoint& checkpoint) {
@@ -69,19 +50,8 @@ struct OpenSource::State {
 
   void open_yaml(const fs::path& file, const SourceOptions& options, int threads) {
     check_device(decoder_options(options, threads).device);
-    const fs::path beside = file.parent_path();
-    const Environment environment = environment_with(options.cache);
-    const Resolve resolve = [&](const std::string& reference) {
-      return resolve_model(reference, beside, environment);
-    };
-    const std::string text = read_file(file, kMaxConfig);
-    moe = std::make_unique<MoePlan>(plan_moe(parse_moe_config(text, file.string(), options.allow_all_same),
-                                             resolve,
-                                             {.layout = Layout::per_expert,
-                                              .allow_mixed = options.allow_crimes,
-                                              .seed = static_cast<uint64_t>(options.seed)}));
-    if (moe->gate_mode->needs == GateNeeds::hidden_states)
-      encoder = std::make_unique<StreamingDecoder>(*moe->models.base, decoder_options(options, threads));
+    moe = std::make_unique<MoePlan>(plan_yaml(file, options, Layout::per_expert));
+    encoder = make_encoder(*moe, options, threads);
     name = file.stem().string();
     warnings = moe->warnings;
   }
@@ -94,7 +64,7 @@ struct OpenSource::State {
   }
 
   void open_model(const std::string& source, const SourceOptions& options) {
-    const ModelLocation location = resolve_model(source, {}, environment_with(options.cache));
+    const ModelLocation location = resolve_model(source, {}, environment_of(options));
     if (!fs::is_directory(location.path)) return open_gguf(source, location.path);
     if (const auto file = find_gguf(location.path)) return open_gguf(source, *file);
     folder = fs::weakly_canonical(location.path);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "moerge/base/progress.h"
+#include "moerge/cli/moe_source.h"
 #include "moerge/export/file_types.h"
 #include "moerge/export/metadata.h"
 #include "moerge/plan/plan.h"
@@ -18,12 +19,6 @@ bool is_yaml(const std::filesystem::path& path);
 
 /// BF16 or F16, as the weights are: by llama.cpp's rule, the first matrix of such a type, by name; else F16.
 const FileType& wide_type(const Plan& plan);
-
-struct SourceOptions {
-  std::string cache = {}, device = "cpu";
-  int64_t seed = 0;
-  bool allow_crimes = false, allow_all_same = false, four_bit = false, eight_bit = false;
-};
 
 class OpenSource {
  public:

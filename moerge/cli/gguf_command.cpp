@@ -99,7 +99,6 @@ ExportOptions export_options(const Arguments& a, std::optional<Importance>& impo
   if (!a.importance.empty()) {
     importance = read_importance(a.importance);
     options.importance = &*importance;
-    options.importance_file = a.importance;
   }
   return options;
 }

@@ -11,6 +11,7 @@
 #include "moerge/base/json.h"
 #include "moerge/base/parallel.h"
 #include "moerge/base/progress.h"
+#include "moerge/base/utf8.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
 #include "moerge/cli/export_source.h"
@@ -69,7 +70,7 @@ void add_flags(CLI::App& app, Arguments& a) {
 
 // -------- MODEL and OUT
 
-bool is_gguf(const fs::path& model) { return model.extension() == ".gguf" && fs::is_regular_file(model); }
+bool is_gguf(const fs::path& model) { return is_gguf_name(model) && fs::is_regular_file(model); }
 
 // A GGUF of the YAML or model, 16 bits a weight, beside the result for as long as it is needed.
 class TemporaryGguf {
@@ -138,25 +139,6 @@ void check_output(const fs::path& out, bool overwrite) {
 
 // -------- text
 
-// Where the first byte lies that is not UTF-8, or empty.
-std::optional<size_t> not_utf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto first = static_cast<unsigned char>(text[i]);
-    const size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-    if (length == 0 || first > 0xf4 || text.size() - i < length) return i;
-    uint32_t code = length == 1 ? first : first & (0x7fu >> length);
-    for (size_t k = 1; k < length; k++) {
-      const auto byte = static_cast<unsigned char>(text[i + k]);
-      if (byte >> 6 != 2) return i;
-      code = code << 6 | (byte & 0x3f);
-    }
-    const bool overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
-    if (overlong || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return i;
-    i += length;
-  }
-  return std::nullopt;
-}
-
 void append_text(std::string& text, std::string_view more) {
   text += more;
   if (!more.ends_with('\n')) text += '\n';
@@ -181,7 +163,7 @@ std::string read_texts(const std::vector<std::string>& files) {
   for (const std::string& file : files) {
     if (!fs::exists(file)) fail(ErrorKind::usage, "--text \"{}\": there is no such file", file);
     const std::string content = read_file(file, kMaxText - std::ssize(text));
-    if (const std::optional<size_t> wrong = not_utf8(content))
+    if (const std::optional<size_t> wrong = find_invalid_utf8(content))
       fail(ErrorKind::input, "{}: no UTF-8 text: byte {} is 0x{:02x}", file, *wrong,
            static_cast<unsigned char>(content[*wrong]));
     if (fs::path(file).extension() == ".jsonl")
@@ -276,7 +258,7 @@ int run_imatrix(std::string_view program, const std::vector<std::string>& argume
   const std::string text = read_texts(a.texts);
   std::optional<TemporaryGguf> made;
   if (!is_gguf(a.model)) {
-    if (fs::path(a.model).extension() == ".gguf" && !fs::exists(a.model))
+    if (is_gguf_name(a.model) && !fs::exists(a.model))
       fail(ErrorKind::usage, "MODEL \"{}\": there is no such file", a.model);
     made.emplace(a, out, reporter);
   }

@@ -10,15 +10,12 @@
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
-#include "moerge/engine/decoder.h"
-#include "moerge/hub/cache.h"
+#include "moerge/cli/moe_source.h"
 #include "moerge/moe/build.h"
 #include "moerge/moe/summary.h"
 
 namespace moerge {
 namespace {
-
-constexpr int64_t kMaxConfig = 1 << 20;
 
 // Flags of mergekit-moe that change nothing here, each with the reason that is printed when it is given.
 struct ForeignFlag {
@@ -47,12 +44,11 @@ constexpr ForeignFlag kForeign[] = {
 };
 
 struct Arguments {
-  std::string config, out, shard_size = "5B", layout = "per-expert", device = "cpu", cache;
-  int64_t seed = 0;
+  std::string config, out, shard_size = "5B", layout = "per-expert";
+  SourceOptions how;
   int threads = default_threads(), verbosity = 0;
-  bool copy_tokenizer = true, write_card = true, allow_crimes = false, allow_all_same = false;
-  bool four_bit = false, eight_bit = false, quiet = false, dry_run = false, json = false, overwrite = false,
-       verify = false;
+  bool copy_tokenizer = true, write_card = true;
+  bool quiet = false, dry_run = false, json = false, overwrite = false, verify = false;
 };
 
 void add_flags(CLI::App& app, Arguments& a) {
@@ -63,12 +59,12 @@ void add_flags(CLI::App& app, Arguments& a) {
                  "expert tensors: per-expert (every reader knows it) or fused (transformers 5's own)")
       ->check(CLI::IsMember({"per-expert", "fused"}))
       ->group(what);
-  app.add_flag("--allow-crimes,!--no-allow-crimes", a.allow_crimes, "combine llama and mistral models")
+  app.add_flag("--allow-crimes,!--no-allow-crimes", a.how.allow_crimes, "combine llama and mistral models")
       ->group(what);
-  app.add_flag("--i-understand-this-is-not-useful-without-training", a.allow_all_same,
+  app.add_flag("--i-understand-this-is-not-useful-without-training", a.how.allow_all_same,
                "allow all experts to be one model")
       ->group(what);
-  app.add_option("--random-seed", a.seed, "seed of random gates and noise (0)")
+  app.add_option("--random-seed", a.how.seed, "seed of random gates and noise (0)")
       ->check(whole_number)
       ->group(what);
   const std::string files = "Files";
@@ -81,16 +77,17 @@ void add_flags(CLI::App& app, Arguments& a) {
       ->group(files);
   app.add_flag("--verify", a.verify, "reopen the result and compare every tensor with its source")
       ->group(files);
-  app.add_option("--transformers-cache", a.cache, "look for models here instead of the Hugging Face cache")
+  app.add_option("--transformers-cache", a.how.cache,
+                 "look for models here instead of the Hugging Face cache")
       ->group(files);
   const std::string work = "How the work is done";
   app.add_option("-j,--threads,--num-threads", a.threads, "threads (all cores)")
       ->check(CLI::Range(1, 1024))
       ->group(work);
-  app.add_option("--device", a.device, "where hidden states are computed: cpu (the default), auto")
+  app.add_option("--device", a.how.device, "where hidden states are computed: cpu (the default), auto")
       ->group(work);
-  app.add_flag("--load-in-4bit", a.four_bit, "compute hidden states with 4-bit weights")->group(work);
-  app.add_flag("--load-in-8bit", a.eight_bit, "compute hidden states with 8-bit weights")->group(work);
+  app.add_flag("--load-in-4bit", a.how.four_bit, "compute hidden states with 4-bit weights")->group(work);
+  app.add_flag("--load-in-8bit", a.how.eight_bit, "compute hidden states with 8-bit weights")->group(work);
   const std::string report = "What is reported";
   app.add_flag("--dry-run", a.dry_run, "check everything, print the plan, write nothing")->group(report);
   app.add_flag("--json", a.json, "print the plan as JSON on stdout")->group(report);
@@ -98,31 +95,11 @@ void add_flags(CLI::App& app, Arguments& a) {
   app.add_flag("-v,--verbose", a.verbosity, "say more")->group(report);
 }
 
-DecoderOptions decoder_options(const Arguments& a) {
-  DecoderOptions options;
-  options.threads = std::max(1, a.threads - 1);  // one core is busy copying meanwhile
-  options.device = a.device == "auto" ? "cpu" : a.device;
-  options.weights = a.four_bit ? WeightType::q4_1 : a.eight_bit ? WeightType::q8_0 : WeightType::as_stored;
-  return options;
-}
-
 MoePlan make_plan(const Arguments& a) {
   std::error_code error;
   if (!std::filesystem::exists(a.config, error))
     fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", a.config);
-  const std::string text = read_file(a.config, kMaxConfig);
-  const std::filesystem::path folder = std::filesystem::path(a.config).parent_path();
-  const Environment environment = [&](const char* name) -> std::optional<std::string> {
-    if (!a.cache.empty() && std::string_view(name) == "HF_HUB_CACHE") return a.cache;
-    return process_environment(name);
-  };
-  const Resolve resolve = [&](const std::string& reference) {
-    return resolve_model(reference, folder, environment);
-  };
-  return plan_moe(parse_moe_config(text, a.config, a.allow_all_same), resolve,
-                  {.layout = a.layout == "fused" ? Layout::fused : Layout::per_expert,
-                   .allow_mixed = a.allow_crimes,
-                   .seed = static_cast<uint64_t>(a.seed)});
+  return plan_yaml(a.config, a.how, a.layout == "fused" ? Layout::fused : Layout::per_expert);
 }
 
 void report_collisions(const std::vector<Collision>& collisions, const MoePlan& moe, Reporter& reporter) {
@@ -180,7 +157,7 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
     foreign[i]->group("Of mergekit-moe, without effect here");
   }
   if (!parse_arguments(app, arguments, program)) return 0;
-  if (a.four_bit && a.eight_bit)
+  if (a.how.four_bit && a.how.eight_bit)
     fail(ErrorKind::usage, "--load-in-4bit and --load-in-8bit exclude each other");
 
   Reporter reporter(a.quiet ? Verbosity::quiet : a.verbosity > 0 ? Verbosity::verbose : Verbosity::normal);
@@ -196,13 +173,12 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
                                 .max_shard_bytes = parse_size(a.shard_size, "--out-shard-size"),
                                 .threads = a.threads};
   check_output_folder(options.out, options.overwrite);
-  check_device(decoder_options(a).device);
+  check_device(decoder_options(a.how, a.threads).device);
   MoePlan moe = make_plan(a);
   for (const std::string& warning : moe.warnings) reporter.warning(warning);
   check_build(moe, options);
-  std::unique_ptr<PromptEncoder> encoder;  // made for a dry run as well: it has refusals of its own
-  if (moe.gate_mode->needs == GateNeeds::hidden_states)
-    encoder = std::make_unique<StreamingDecoder>(*moe.models.base, decoder_options(a));
+  // Made for a dry run as well: it has refusals of its own.
+  std::unique_ptr<PromptEncoder> encoder = make_encoder(moe, a.how, a.threads);
   if (a.dry_run) {
     print_result(a.json ? json_text(moe, options) : dry_run_text(moe, options, a.verbosity > 0));
     return 0;

@@ -9,11 +9,9 @@
 
 #include "moerge/base/json.h"
 #include "moerge/export/family.h"
+#include "moerge/model/config.h"
 
 namespace moerge {
-
-/// Larger than any model's; keeps every product of two of them inside 63 bits.
-inline constexpr int64_t kMaxDimension = int64_t{1} << 30;
 
 class ConverterConfig {
  public:

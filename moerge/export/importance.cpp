@@ -7,6 +7,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/base/partial_file.h"
 #include "moerge/formats/gguf.h"
 
 namespace moerge {
@@ -219,7 +220,7 @@ std::span<const float> Importance::means(const std::string& tensor, int64_t expe
   const auto found = tensors.find(tensor);
   if (found == tensors.end()) return {};
   if (std::ssize(found->second) / experts != columns || std::ssize(found->second) % experts != 0)
-    fail(ErrorKind::input,
+    fail(ErrorKind::usage,
          "{}: {} values for \"{}\", which has {} columns{}: the importance matrix of another model", where,
          found->second.size(), tensor, columns,
          experts == 1 ? "" : fmt::format(" in each of {} experts", experts));
@@ -251,15 +252,10 @@ Importance to_importance(const Imatrix& imatrix, std::vector<std::string> datase
 
 void write_importance(const fs::path& file, const Imatrix& imatrix,
                       const std::vector<std::string>& datasets) {
-  const fs::path partial = file.parent_path() / ("." + file.filename().string() + ".moerge-partial");
-  try {
-    write_file(partial, gguf_bytes(imatrix, datasets));
-    fs::rename(partial, file);
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove(partial, ignored);
-    throw;
-  }
+  const std::string bytes = gguf_bytes(imatrix, datasets);
+  PartialFile partial(fs::absolute(file));
+  partial.file().write_at(0, std::as_bytes(std::span(bytes)));
+  partial.commit();
 }
 
 }  // namespace moerge

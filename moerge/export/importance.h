@@ -32,7 +32,7 @@ struct Importance {
   int64_t chunk_size = 0;             // tokens; 0 where the file does not say
 
   /// The means of a tensor of that many experts (1 for any other tensor) and columns; empty when the file has
-  /// none for it. Throws input when it has another number: then it belongs to another model.
+  /// none for it. Throws usage when it has another number: then it belongs to another model.
   std::span<const float> means(const std::string& tensor, int64_t experts, int64_t columns) const;
 };
 

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "moerge/base/error.h"
+#include "moerge/base/utf8.h"
 #include "moerge/base/yaml.h"
 #include "moerge/export/model_name.h"
 
@@ -19,15 +20,6 @@ constexpr std::string_view kHub = "https://huggingface.co/";
 
 using Text = std::optional<std::string>;
 using Warnings = std::vector<std::string>;
-
-bool is_utf8(const std::string& text) {
-  try {
-    (void)Json(text).dump();
-    return true;
-  } catch (const Json::type_error&) {
-    return false;
-  }
-}
 
 std::string replace_all(std::string text, std::string_view from, std::string_view to) {
   for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())

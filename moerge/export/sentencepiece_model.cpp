@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "moerge/base/error.h"
+#include "moerge/base/utf8.h"
 
 namespace moerge {
 namespace {
@@ -107,23 +108,6 @@ SentencePiece parse_piece(std::span<const std::byte> bytes, size_t id, const std
 }
 
 }  // namespace
-
-// RFC 3629: no surrogates, nothing longer than needed, nothing beyond U+10FFFF.
-bool is_utf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto byte = [&](size_t at) { return static_cast<unsigned char>(at < text.size() ? text[at] : 0); };
-    const unsigned char first = byte(i);
-    const size_t more = first < 0x80 ? 0 : first < 0xc2 ? 9 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
-    if (more == 9 || first > 0xf4) return false;
-    const unsigned char low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    const unsigned char high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    if (more > 0 && (byte(i + 1) < low || byte(i + 1) > high)) return false;
-    for (size_t k = 2; k <= more; k++)
-      if (byte(i + k) < 0x80 || byte(i + k) > 0xbf) return false;
-    i += more + 1;
-  }
-  return true;
-}
 
 SentencePieceModel parse_sentencepiece_model(std::span<const std::byte> bytes, const std::string& where) {
   SentencePieceModel model;

@@ -30,6 +30,4 @@ inline constexpr int64_t kMaxTokens = int64_t{1} << 22;
 /// `where` starts every message. Throws input.
 SentencePieceModel parse_sentencepiece_model(std::span<const std::byte> bytes, const std::string& where);
 
-bool is_utf8(std::string_view text);
-
 }  // namespace moerge

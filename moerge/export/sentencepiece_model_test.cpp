@@ -82,15 +82,5 @@ TEST(SentencePieceModel, BoundsTheNumberOfPieces) {
   EXPECT_NE(message_of(bytes).find("more than 4194304 pieces"), std::string::npos);
 }
 
-TEST(IsUtf8, FollowsTheStandard) {
-  for (const char* good :
-       {"", "a", "\x7f", "é", "▁", "\xef\xbf\xbf", "😀", "\xf4\x8f\xbf\xbf", "\xed\x9f\xbf"})
-    EXPECT_TRUE(is_utf8(good)) << good;
-  for (const char* bad :
-       {"\x80", "\xc0\x80", "\xc1\xbf", "\xc3", "\xe0\x80\x80", "\xe2\x96", "\xed\xa0\x80",
-        "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "a\xe2\x28\xa1"})
-    EXPECT_FALSE(is_utf8(bad)) << bad;
-}
-
 }  // namespace
 }  // namespace moerge

@@ -4,6 +4,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/base/utf8.h"
 #include "moerge/export/sentencepiece_model.h"
 
 namespace moerge {

@@ -12,6 +12,7 @@
 #include "moerge/export/sentencepiece_model.h"
 #include "moerge/export/special_tokens.h"
 #include "moerge/export/tokenization_check.h"
+#include "moerge/model/gguf_tokenizer.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -21,9 +22,6 @@ constexpr int64_t kMaxSentencePieceFile = 64 << 20;
 constexpr float kAddedScore = -1000.0f, kUnusedScore = -10000.0f;
 constexpr const char* kPreKey = "tokenizer.ggml.pre";
 constexpr const char* kAddBosKey = "tokenizer.ggml.add_bos_token";
-
-// "tokenizer.ggml.token_type"
-enum TokenType : int32_t { kNormal = 1, kUnknown, kControl, kUserDefined, kUnused, kByte };
 
 struct Vocabulary {
   std::vector<std::string> texts;

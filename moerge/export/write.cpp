@@ -20,11 +20,16 @@ constexpr int64_t kChunk = 1 << 20;  // elements that a thread holds at a time: 
 
 bool has_experts(const ExportTensor& tensor) { return tensor.spec.shape.size() == 3; }
 
-// One weight per column, for each expert.
+// One weight per column, for each expert; empty where there are none. The embeddings' may be of any size:
+// they are left out then, as llama.cpp does it.
 std::span<const float> importance_of(const ExportTensor& tensor, const ExportOptions& options) {
   if (!options.importance) return {};
-  const auto found = options.importance->tensors.find(tensor.spec.name);
-  return found == options.importance->tensors.end() ? std::span<const float>() : std::span(found->second);
+  const int64_t experts = has_experts(tensor) ? tensor.spec.shape[0] : 1;
+  if (tensor.spec.name == "token_embd.weight") {
+    const auto found = options.importance->tensors.find(tensor.spec.name);
+    if (found == options.importance->tensors.end() || std::ssize(found->second) != tensor.columns) return {};
+  }
+  return options.importance->means(tensor.spec.name, experts, tensor.columns);
 }
 
 void check_importance(const ExportPlan& plan, const OutputFile& file, const ExportOptions& options,
@@ -34,22 +39,15 @@ void check_importance(const ExportPlan& plan, const OutputFile& file, const Expo
     const ExportTensor& tensor = plan.tensors[i];
     const DType dtype = file.specs[i].dtype;
     if (!is_quantized(dtype)) continue;
-    const std::span<const float> values = importance_of(tensor, options);
-    const int64_t wanted = tensor.columns * (has_experts(tensor) ? tensor.spec.shape[0] : 1);
     quantised++;
-    if (values.empty()) {
-      without++;
-      if (requires_importance(tensor.spec.name, dtype, *file.type))
-        fail(ErrorKind::usage,
-             "{}: the importance matrix {} has nothing for \"{}\", and {} is noise without it: was it made "
-             "from "
-             "this model?",
-             file.type->name, options.importance_file, tensor.spec.name, info(dtype).gguf);
-    } else if (std::ssize(values) != wanted && tensor.spec.name != "token_embd.weight") {
-      fail(ErrorKind::usage,
-           "the importance matrix {} has {} values for \"{}\", expected {}: it was made from another model",
-           options.importance_file, values.size(), tensor.spec.name, wanted);
-    }
+    if (!importance_of(tensor, options).empty()) continue;
+    without++;
+    if (requires_importance(tensor.spec.name, dtype, *file.type))
+      fail(
+          ErrorKind::usage,
+          "{}: the importance matrix {} has nothing for \"{}\", and {} is noise without it: was it made from "
+          "this model?",
+          file.type->name, options.importance->where, tensor.spec.name, info(dtype).gguf);
   }
   // The embeddings and, unless asked for, the output matrix are never in one.
   if (without > 2)
@@ -80,7 +78,7 @@ void check_fallbacks(const ExportPlan& plan, const OutputFile& file, std::vector
 
 void add_importance_keys(GgufMetadata& metadata, const ExportOptions& options) {
   const Importance& importance = *options.importance;
-  metadata.set("quantize.imatrix.file", options.importance_file);
+  metadata.set("quantize.imatrix.file", importance.where);
   if (!importance.datasets.empty()) metadata.set("quantize.imatrix.dataset", importance.datasets.front());
   metadata.set("quantize.imatrix.entries_count", static_cast<uint32_t>(importance.tensors.size()));
   if (importance.chunks > 0)
@@ -280,9 +278,8 @@ class Writer {
     }
     std::span<const float> importance = importance_of(tensor, options_);
     const auto columns = static_cast<size_t>(tensor.columns);
-    const size_t expert = has_experts(tensor) ? item.slice : 0;
-    importance = importance.size() < (expert + 1) * columns ? std::span<const float>()
-                                                            : importance.subspan(expert * columns, columns);
+    if (!importance.empty())
+      importance = importance.subspan(has_experts(tensor) ? item.slice * columns : 0, columns);
     try {
       quantize_rows(dtype, values, tensor.columns, importance, bytes);
     } catch (const Error& error) {

@@ -17,8 +17,7 @@ struct ExportOptions {
   std::optional<DType> output_type = {}, embedding_type = {};
   std::vector<std::pair<std::string, DType>> overrides = {};  // regular expression over names, type
   const Importance* importance = nullptr;
-  std::string importance_file = {};  // as general metadata names it
-  int64_t max_part_bytes = 0;        // 0: one file
+  int64_t max_part_bytes = 0;  // 0: one file
 };
 
 /// A file to write: its type, and where each tensor goes.

@@ -9,9 +9,6 @@
 namespace moerge {
 namespace {
 
-// Larger than any model's; keeps every product of two of them inside 63 bits.
-constexpr int64_t kMaxDimension = int64_t{1} << 30;
-
 class Reader {
  public:
   Reader(const Json& json, const std::string& where) : json_(json), where_(where) {}

@@ -22,6 +22,9 @@ struct RopeConfig {
   bool operator==(const RopeConfig&) const = default;
 };
 
+/// Larger than any model's; keeps every product of two of them inside 63 bits.
+inline constexpr int64_t kMaxDimension = int64_t{1} << 30;
+
 struct ModelConfig {
   std::string model_type;
   int64_t layers = 0, hidden = 0, ffn = 0, heads = 0, kv_heads = 0, head_dim = 0, vocab = 0;

@@ -49,7 +49,6 @@ constexpr std::array kNames = {
     Name{Role::ffn_down, "blk.{}.ffn_down.weight"},
 };
 
-constexpr int64_t kMaxDimension = int64_t{1} << 30;
 constexpr size_t kMaxShown = 80;  // of a text in a message
 
 // Not weights: the frequency divisors of rope scaling, which config.json states in words.

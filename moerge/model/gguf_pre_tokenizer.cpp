@@ -3,40 +3,15 @@
 #include <algorithm>
 #include <array>
 
+#include "moerge/model/pre_tokenizer_patterns.h"
+
 namespace moerge {
 namespace {
 
+using namespace pre_tokenizer_patterns;
 using Text = std::string_view;
 
-constexpr Text kDigits[] = {R"re(\p{N})re"};
-// English contractions; letters with one other character before them; numbers of up to three digits;
-// punctuation with the line ends after it; line ends; spaces but the last one before a word.
-constexpr Text kLlama3[] = {R"re((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)re"
-                            R"re( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)re"};
-constexpr Text kQwen2[] = {
-    R"re((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|)re"
-    R"re(\s*[\r\n]+|\s+(?!\S)|\s+)re"};
-constexpr Text kQwen35[] = {R"re((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|)re"
-                            R"re( ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)re"};
-constexpr Text kSeedCoder[] = {
-    R"re((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|)re"
-    R"re(\s*[\r\n]+|\s+(?!\S)|\s+)re"};
-constexpr Text kBailing[] = {
-    R"re('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|)re"
-    R"re(\s*[\r\n]|\s+(?!\S)|\s+)re"};
-// Words with at most one change from small to capital letters.
-constexpr Text kTekken[] = {
-    R"re([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)re"
-    R"re([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|)re"
-    R"re( ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)re"};
-constexpr Text kGpt4o[] = {
-    R"re([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|)re"
-    R"re('re|'ve|'m|'ll|'d)?|)re"
-    R"re([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|)re"
-    R"re('re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)re"};
-constexpr Text kFalcon[] = {
-    R"re([\p{P}\$\+<=>\^~\|`]+)re",
-    R"re('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)re", "[0-9][0-9][0-9]"};
+constexpr Text kFalcon[] = {R"re([\p{P}\$\+<=>\^~\|`]+)re", kGpt2, "[0-9][0-9][0-9]"};
 constexpr Text kBloom[] = {R"re( ?[^(\s|.,!?\x{2026}\x{3002}\x{FF0C}\x{3001}\x{964}\x{6D4}\x{60C})]+)re"};
 constexpr Text kViking[] = {R"re( ?[^(\s|.,!?\x{2026}\x{3002}\x{FF0C}\x{3001}\x{964}\x{6D4}\x{60C})]+)re",
                             R"re(\p{N})re"};
@@ -98,42 +73,42 @@ constexpr Text kDeepseekV3Names[] = {"deepseek-v3", "hunyuan-dense", "joyai-llm"
 
 //                                   names             NFC  splits  GPT-2 words  ignore merges  BOS
 const std::array kTable = {
-    PreTokenizer{kGpt2Names, false, {}, true, false, false},
-    PreTokenizer{kNeoxNames, true, {}, true, false, false},
-    PreTokenizer{kDigitsNames, false, kDigits, true, false, false},
-    PreTokenizer{kCommandRNames, true, kDigits, true, false, false},
-    PreTokenizer{kLlama3Names, false, kLlama3, false, true, true},
-    PreTokenizer{kDbrxNames, false, kLlama3, false, false, false},
-    PreTokenizer{kGlmNames, false, kLlama3, false, true, false},
-    PreTokenizer{kQwen2Names, true, kQwen2, false, false, false},
-    PreTokenizer{kStableNames, false, kQwen2, false, false, false},
-    PreTokenizer{kQwen35Names, false, kQwen35, false, false, false},
-    PreTokenizer{kSeedCoderNames, false, kSeedCoder, false, false, false},
-    PreTokenizer{kBailingNames, false, kBailing, false, false, false},
-    PreTokenizer{kTekkenNames, false, kTekken, false, true, true},
-    PreTokenizer{kGpt4oNames, false, kGpt4o, false, false, false},
-    PreTokenizer{kFalconNames, false, kFalcon, false, false, false},
-    PreTokenizer{kBloomNames, false, kBloom, false, false, false},
-    PreTokenizer{kVikingNames, false, kViking, false, false, false},
-    PreTokenizer{kSuperBpeNames, false, kSuperBpe, false, false, false},
-    PreTokenizer{kDeepseekLlmNames, false, kDeepseekLlm, false, false, false},
-    PreTokenizer{kDeepseekCoderNames, false, kDeepseekCoder, false, false, false},
-    PreTokenizer{kDeepseekV3Names, false, kDeepseekV3, false, false, false},
+    GgufPreTokenizer{kGpt2Names, false, {}, true, false, false},
+    GgufPreTokenizer{kNeoxNames, true, {}, true, false, false},
+    GgufPreTokenizer{kDigitsNames, false, {&kDigit, 1}, true, false, false},
+    GgufPreTokenizer{kCommandRNames, true, {&kDigit, 1}, true, false, false},
+    GgufPreTokenizer{kLlama3Names, false, {&kLlama3, 1}, false, true, true},
+    GgufPreTokenizer{kDbrxNames, false, {&kLlama3, 1}, false, false, false},
+    GgufPreTokenizer{kGlmNames, false, {&kLlama3, 1}, false, true, false},
+    GgufPreTokenizer{kQwen2Names, true, {&kQwen2, 1}, false, false, false},
+    GgufPreTokenizer{kStableNames, false, {&kQwen2, 1}, false, false, false},
+    GgufPreTokenizer{kQwen35Names, false, {&kQwen35, 1}, false, false, false},
+    GgufPreTokenizer{kSeedCoderNames, false, {&kSeedCoder, 1}, false, false, false},
+    GgufPreTokenizer{kBailingNames, false, {&kBailingMoe, 1}, false, false, false},
+    GgufPreTokenizer{kTekkenNames, false, {&kTekken, 1}, false, true, true},
+    GgufPreTokenizer{kGpt4oNames, false, {&kGpt4o, 1}, false, false, false},
+    GgufPreTokenizer{kFalconNames, false, kFalcon, false, false, false},
+    GgufPreTokenizer{kBloomNames, false, kBloom, false, false, false},
+    GgufPreTokenizer{kVikingNames, false, kViking, false, false, false},
+    GgufPreTokenizer{kSuperBpeNames, false, kSuperBpe, false, false, false},
+    GgufPreTokenizer{kDeepseekLlmNames, false, kDeepseekLlm, false, false, false},
+    GgufPreTokenizer{kDeepseekCoderNames, false, kDeepseekCoder, false, false, false},
+    GgufPreTokenizer{kDeepseekV3Names, false, kDeepseekV3, false, false, false},
 };
 
 }  // namespace
 
-std::span<const PreTokenizer> pre_tokenizers() { return kTable; }
+std::span<const GgufPreTokenizer> pre_tokenizers() { return kTable; }
 
-const PreTokenizer* find_pre_tokenizer(std::string_view name) {
-  for (const PreTokenizer& row : kTable)
+const GgufPreTokenizer* find_pre_tokenizer(std::string_view name) {
+  for (const GgufPreTokenizer& row : kTable)
     if (std::ranges::find(row.names, name) != row.names.end()) return &row;
   return nullptr;
 }
 
-Json normalizer_json(const PreTokenizer& pre) { return pre.nfc ? Json{{"type", "NFC"}} : Json(nullptr); }
+Json normalizer_json(const GgufPreTokenizer& pre) { return pre.nfc ? Json{{"type", "NFC"}} : Json(nullptr); }
 
-Json pre_tokenizer_json(const PreTokenizer& pre) {
+Json pre_tokenizer_json(const GgufPreTokenizer& pre) {
   Json steps = Json::array();
   for (const Text split : pre.splits)
     steps.push_back({{"type", "Split"},

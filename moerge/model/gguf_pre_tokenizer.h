@@ -10,7 +10,7 @@
 
 namespace moerge {
 
-struct PreTokenizer {
+struct GgufPreTokenizer {
   std::span<const std::string_view> names;
   bool nfc;                                  // the text is brought into Unicode's form NFC first
   std::span<const std::string_view> splits;  // one after the other: every match is a piece of its own
@@ -19,11 +19,11 @@ struct PreTokenizer {
   bool add_bos;        // unless the file says otherwise
 };
 
-std::span<const PreTokenizer> pre_tokenizers();
-const PreTokenizer* find_pre_tokenizer(std::string_view name);
+std::span<const GgufPreTokenizer> pre_tokenizers();
+const GgufPreTokenizer* find_pre_tokenizer(std::string_view name);
 
 /// "normalizer" and "pre_tokenizer" of tokenizer.json.
-Json normalizer_json(const PreTokenizer& pre);
-Json pre_tokenizer_json(const PreTokenizer& pre);
+Json normalizer_json(const GgufPreTokenizer& pre);
+Json pre_tokenizer_json(const GgufPreTokenizer& pre);
 
 }  // namespace moerge

@@ -12,15 +12,6 @@
 namespace moerge {
 namespace {
 
-enum TokenType : int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6
-};
-
 // Longer than any token that is merged from letters; keeps the work of finding its halves small.
 constexpr size_t kMaxPiece = 1024;
 constexpr size_t kMaxShown = 80;               // of a text in a message
@@ -159,7 +150,7 @@ Json document(Json added_tokens) {
 // -------- "gpt2": bytes as letters, merges by rank
 
 Json byte_level_document(const GgufMetadata& metadata, const Vocabulary& vocabulary, const Specials& specials,
-                         const PreTokenizer& pre) {
+                         const GgufPreTokenizer& pre) {
   const auto* merges = metadata.array<std::string>(key("merges"));
   if (!merges) fail(ErrorKind::input, "{}: its vocabulary has no \"{}\"", vocabulary.where, key("merges"));
   Json::array_t merges_json(merges->begin(), merges->end());
@@ -308,7 +299,7 @@ GgufTokenizer make_gguf_tokenizer(const GgufMetadata& metadata, const std::strin
     fail(ErrorKind::unsupported, "{}: its tokenizer is of kind \"{}\"; \"llama\" and \"gpt2\" are read",
          where, kind);
   const std::string* pre_name = metadata.string(key("pre"));
-  const PreTokenizer* pre = pre_name ? find_pre_tokenizer(*pre_name) : nullptr;
+  const GgufPreTokenizer* pre = pre_name ? find_pre_tokenizer(*pre_name) : nullptr;
   if (!pieces && !pre)
     fail(ErrorKind::unsupported,
          "{}: its pre-tokenizer \"{}\" ({}) is not known; use the model's folder instead", where,

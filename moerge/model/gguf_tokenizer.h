@@ -8,6 +8,9 @@
 
 namespace moerge {
 
+/// "tokenizer.ggml.token_type".
+enum TokenType : int32_t { kNormal = 1, kUnknown, kControl, kUserDefined, kUnused, kByte };
+
 struct GgufTokenizer {
   std::string tokenizer_json;         // for the tokenizers library
   std::string tokenizer_config_json;  // special tokens, chat template: for transformers

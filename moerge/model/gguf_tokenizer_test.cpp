@@ -112,7 +112,7 @@ TEST(GgufTokenizer, PreTokenizersDiffer) {
 // Every row is read by the tokenizers library, and no name is in two rows.
 TEST(GgufTokenizer, EveryPreTokenizerWorks) {
   std::set<std::string_view> names;
-  for (const PreTokenizer& row : pre_tokenizers())
+  for (const GgufPreTokenizer& row : pre_tokenizers())
     for (const std::string_view name : row.names) {
       EXPECT_TRUE(names.insert(name).second) << name;
       EXPECT_EQ(find_pre_tokenizer(name), &row);

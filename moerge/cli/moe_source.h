@@ -1,0 +1,34 @@
+#pragma once
+// From an MoE YAML on the command line to its plan and its encoder, for every command that takes one.
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "moerge/engine/decoder.h"
+#include "moerge/hub/cache.h"
+#include "moerge/moe/planner.h"
+
+namespace moerge {
+
+/// What the flags say about it.
+struct SourceOptions {
+  std::string cache = {}, device = "cpu";
+  int64_t seed = 0;
+  bool allow_crimes = false, allow_all_same = false, four_bit = false, eight_bit = false;
+};
+
+/// The process's environment, with --transformers-cache for the Hub's cache.
+Environment environment_of(const SourceOptions& options);
+
+/// Leaves one of the threads to the copying (or quantising) that goes on meanwhile.
+DecoderOptions decoder_options(const SourceOptions& options, int threads);
+
+/// Throws what parsing, resolving and planning throw.
+MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& options, Layout layout);
+
+/// Over the base model; null where the gate mode needs none.
+std::unique_ptr<PromptEncoder> make_encoder(const MoePlan& moe, const SourceOptions& options, int threads);
+
+}  // namespace moerge
