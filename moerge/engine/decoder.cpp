@@ -310,7 +310,7 @@ std::vector<float> StreamingDecoder::Impl::embed(std::span<const TokenSequence> 
       to_f32(stored.spec.dtype, row, {next, hidden});
       next += hidden;
     }
-  stored.file->release(stored.view().bytes);
+  stored.file->release(stored.stored_bytes());
   return states;
 }
 

@@ -80,7 +80,7 @@ ggml_type WeightStream::type_for(const StoredTensor& stored) const {
 
 bool WeightStream::is_mapped(const Loaded& weight) const {
   const StoredTensor& stored = *weight.stored;
-  return !mapped_.empty() && stored.spec.shape.size() == 2 && stored.in_order() && is_aligned(stored) &&
+  return !mapped_.empty() && stored.spec.shape.size() == 2 && stored.is_plain() && is_aligned(stored) &&
          weight.tensor->type == stored_type(stored.spec.dtype);
 }
 
@@ -138,7 +138,7 @@ void WeightStream::fill(const Loaded& weight) const {
     read_rows(stored, 0, stored.rows(), bytes);
     to_f32(dtype, bytes, values);
     ggml_backend_tensor_set(weight.tensor, values.data(), 0, values.size() * sizeof(float));
-  } else if (weight.tensor->type == stored_type(dtype) && stored.in_order()) {
+  } else if (weight.tensor->type == stored_type(dtype) && stored.is_plain()) {
     const auto bytes = stored.view().bytes;
     ggml_backend_tensor_set(weight.tensor, bytes.data(), 0, bytes.size());
   } else {
@@ -176,13 +176,13 @@ ggml_tensor* WeightStream::at(Role role) const {
 }
 
 void WeightStream::release() const {
-  for (const Loaded& weight : loaded_) weight.stored->file->release(weight.stored->view().bytes);
+  for (const Loaded& weight : loaded_) weight.stored->file->release(weight.stored->stored_bytes());
 }
 
 void WeightStream::prefetch(int64_t layer, std::span<const Role> roles) const {
   for (const Role role : roles) {
     if (const StoredTensor* stored = find_weight(model_, role, layer))
-      stored->file->prefetch(stored->view().bytes);
+      stored->file->prefetch(stored->stored_bytes());
   }
 }
 

@@ -7,6 +7,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/json.h"
 #include "moerge/formats/safetensors.h"
+#include "moerge/tensor/convert.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -60,10 +61,21 @@ int64_t stored_row(const StoredTensor& tensor, int64_t row) {
 
 }  // namespace
 
+std::span<const std::byte> StoredTensor::stored_bytes() const {
+  if (derivation) return derivation->source.stored_bytes();
+  return file->bytes().subspan(static_cast<size_t>(offset), static_cast<size_t>(spec.bytes()));
+}
+
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out) {
+  if (tensor.derivation) {
+    std::vector<float> values(static_cast<size_t>(count * tensor.row_elements()));
+    tensor.derivation->compute(first, count, values);
+    from_f32(values, tensor.spec.dtype, out);
+    return;
+  }
   const auto row_bytes = static_cast<size_t>(tensor.row_bytes());
-  const std::span<const std::byte> bytes = tensor.view().bytes;
-  if (tensor.in_order()) {
+  const std::span<const std::byte> bytes = tensor.stored_bytes();
+  if (tensor.is_plain()) {
     const auto rows =
         bytes.subspan(static_cast<size_t>(first) * row_bytes, static_cast<size_t>(count) * row_bytes);
     std::ranges::copy(rows, out.begin());
@@ -129,6 +141,13 @@ Checkpoint::Checkpoint(GgufFiles gguf, const std::function<GgufAlias(const Tenso
     spec.name = std::move(known.name);
     add({std::move(spec), tensor.file, tensor.tensor.offset, heads});
   }
+}
+
+void Checkpoint::transform(const std::function<std::vector<StoredTensor>(const StoredTensor&)>& change) {
+  const std::vector<StoredTensor> before = std::exchange(tensors_, {});
+  by_name_.clear();
+  for (const StoredTensor& tensor : before)
+    for (StoredTensor& made : change(tensor)) add(std::move(made));
 }
 
 const StoredTensor* Checkpoint::find(std::string_view name) const {

@@ -17,30 +17,42 @@
 
 namespace moerge {
 
-/// Where a stored tensor lies.
+struct Derivation;
+
+/// Where a tensor's values lie, or what they are computed from.
 struct StoredTensor {
-  TensorSpec spec;
+  TensorSpec spec;  // of a derived tensor: what its values are rounded to
   const MappedFile* file;
   int64_t offset;  // from the start of the file
   /// 0: the bytes lie in the model's order. Else its rows are `rotary_heads` heads, each with the halves that
   /// rotary embeddings pair row by row: row h * d + 2j + i of the file is row h * d + i * d / 2 + j of the
   /// model, d being the rows of a head (how llama.cpp stores q and k of Llama's family).
   int64_t rotary_heads = 0;
+  /// Null: the values are the file's. Else file and offset are those of its source.
+  std::shared_ptr<const Derivation> derivation = nullptr;
 
-  bool in_order() const { return rotary_heads == 0; }
+  /// The file holds this very tensor, byte for byte.
+  bool is_plain() const { return rotary_heads == 0 && !derivation; }
   int64_t rows() const { return spec.shape.empty() ? 1 : spec.shape[0]; }
   int64_t row_elements() const { return rows() == 0 ? 0 : spec.elements() / rows(); }
   int64_t row_bytes() const { return byte_size(spec.dtype, row_elements()); }
 
-  /// As it lies in the file: the model's tensor only if in_order().
-  TensorView view() const {
-    return {spec.dtype, spec.shape,
-            file->bytes().subspan(static_cast<size_t>(offset), static_cast<size_t>(spec.bytes()))};
-  }
+  /// The part of the file that its values come from, for reading ahead and for giving pages back.
+  std::span<const std::byte> stored_bytes() const;
+  /// The model's tensor, if is_plain().
+  TensorView view() const { return {spec.dtype, spec.shape, stored_bytes()}; }
 };
 
-/// Copies rows [first, first + count) (slices along the first dimension) in the model's order, in the stored
-/// type; `out` holds count * row_bytes().
+/// Values that no file holds: computed from a stored tensor whenever somebody reads them.
+struct Derivation {
+  StoredTensor source;
+  std::string how;  // after the source's name in a plan: " + adapter/lora.safetensors"
+  /// Rows [first, first + count) in float32, in the model's order; from any thread.
+  std::function<void(int64_t first, int64_t count, std::span<float> values)> compute;
+};
+
+/// Copies rows [first, first + count) (slices along the first dimension) in the model's order, in the type
+/// that its spec names; `out` holds count * row_bytes().
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out);
 
 /// Where a tensor was read from, for messages and plans: the folder of a safetensors file, or the GGUF file.
@@ -53,14 +65,17 @@ struct GgufAlias {
 };
 
 /// The weights of a model: of a folder model.safetensors or the shards that model.safetensors.index.json
-/// names, or those of a GGUF file. Headers are validated when it is opened, bytes are memory-mapped;
-/// immutable and safe to share between threads.
+/// names, or those of a GGUF file. Headers are validated when it is opened, bytes are memory-mapped; once set
+/// up, immutable and safe to share between threads.
 class Checkpoint {
  public:
   explicit Checkpoint(const std::filesystem::path& folder);
   /// The tensors of `gguf` by the names that `alias` gives them. Throws input for two of one name and for
   /// rows that do not divide into their heads.
   Checkpoint(GgufFiles gguf, const std::function<GgufAlias(const TensorSpec&)>& alias);
+
+  /// Replaces every tensor by those that `change` makes of it: none, others, several.
+  void transform(const std::function<std::vector<StoredTensor>(const StoredTensor&)>& change);
 
   /// The folder, or the GGUF file.
   const std::filesystem::path& path() const { return path_; }

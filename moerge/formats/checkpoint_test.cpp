@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "moerge/base/error.h"
+#include "moerge/tensor/convert.h"
 #include "moerge/testing/tiny_gguf.h"
 
 namespace moerge {
@@ -103,7 +104,7 @@ TEST(GgufCheckpoint, HasTheModelsNames) {
       open_with(dir, {{{"v", DType::i8, {2, 3}}, "abcdef"}, {{"left out", DType::i8, {1}}, "x"}}, 0);
   ASSERT_EQ(checkpoint.tensors().size(), 1u);
   const StoredTensor& v = checkpoint.at("model.v");
-  EXPECT_TRUE(v.in_order());
+  EXPECT_TRUE(v.is_plain());
   EXPECT_EQ(v.spec.shape, (Shape{2, 3}));
   EXPECT_EQ(text(v.view().bytes), "abcdef");
   EXPECT_EQ(rows_of(v, 1, 1), "def");
@@ -121,7 +122,7 @@ TEST(GgufCheckpoint, RowsOfRotaryHeadsComeInTheModelsOrder) {
   EXPECT_EQ(file, "aAdDbBeEcCfFgGjJhHkKiIlL");
   const Checkpoint checkpoint = open_with(dir, {{{"q", DType::i8, {12, 2}}, file}}, 2);
   const StoredTensor& q = checkpoint.at("model.q");
-  EXPECT_FALSE(q.in_order());
+  EXPECT_FALSE(q.is_plain());
   EXPECT_EQ(rows_of(q, 0, 12), model);
   for (int64_t first = 0; first < 12; first++)
     for (int64_t count = 0; first + count <= 12; count++)
@@ -149,6 +150,44 @@ TEST(GgufCheckpoint, RefusesRowsThatAreNoHeads) {
   EXPECT_TRUE(refused({{"q", DType::i8, {4, 1}}, "abcd"}, int64_t{1} << 30));
   EXPECT_FALSE(refused({{"q", DType::i8, {4, 1}}, "abcd"}, 2));
   EXPECT_FALSE(refused({{"q", DType::i8, {0, 4}}, ""}, 2));
+}
+
+TEST(Checkpoint, TransformReplacesTensors) {
+  const testing::TempDir dir;
+  dir.write("model.safetensors", testing::safetensors_bytes({{"a", "F32", {2, 2}, testing::f32_bytes(4, 1)},
+                                                             {"b", "F32", {2}, testing::f32_bytes(2, 2)}}));
+  Checkpoint checkpoint(dir.path());
+  checkpoint.transform([](const StoredTensor& tensor) -> std::vector<StoredTensor> {
+    if (tensor.spec.name == "b") return {};
+    StoredTensor doubled = tensor;
+    doubled.spec.name = "twice";
+    doubled.spec.dtype = DType::bf16;
+    doubled.derivation = std::make_shared<Derivation>(
+        Derivation{tensor, " x 2", [tensor](int64_t first, int64_t count, std::span<float> values) {
+                     std::vector<std::byte> bytes(static_cast<size_t>(count * tensor.row_bytes()));
+                     read_rows(tensor, first, count, bytes);
+                     to_f32(tensor.spec.dtype, bytes, values);
+                     for (float& value : values) value *= 2;
+                   }});
+    return {tensor, doubled};
+  });
+  ASSERT_EQ(checkpoint.tensors().size(), 2u);
+  EXPECT_EQ(checkpoint.find("b"), nullptr);
+  const StoredTensor &a = checkpoint.at("a"), &twice = checkpoint.at("twice");
+  EXPECT_TRUE(a.is_plain());
+  EXPECT_FALSE(twice.is_plain());
+  EXPECT_EQ(twice.stored_bytes().data(), a.view().bytes.data());
+  EXPECT_EQ(twice.stored_bytes().size(), a.view().bytes.size());
+  std::vector<std::byte> bytes(static_cast<size_t>(twice.row_bytes()));
+  std::vector<float> row(2), source(4);
+  read_rows(twice, 1, 1, bytes);
+  to_f32(DType::bf16, bytes, row);
+  to_f32(DType::f32, a.view().bytes, source);
+  for (size_t i = 0; i < 2; i++) EXPECT_NEAR(row[i], 2 * source[2 + i], std::abs(source[2 + i]) / 64);
+  EXPECT_THROW(checkpoint.transform([](const StoredTensor& tensor) {
+    return std::vector<StoredTensor>{tensor, tensor};
+  }),
+               Error);
 }
 
 }  // namespace

@@ -25,11 +25,11 @@ struct Work {
 template <typename Use>
 void for_each_chunk(const StoredTensor& source, const Use& use) {
   const int64_t total = source.spec.elements(), row = source.row_elements();
-  const std::span<const std::byte> bytes = source.view().bytes;
+  const std::span<const std::byte> bytes = source.stored_bytes();
   const auto size = [&](int64_t elements) {
     return static_cast<size_t>(byte_size(source.spec.dtype, elements));
   };
-  if (source.in_order()) {
+  if (source.is_plain()) {
     for (int64_t first = 0; first < total; first += kChunk) {
       check_interrupted();
       const auto part = bytes.subspan(size(first), size(std::min(kChunk, total - first)));
@@ -75,7 +75,7 @@ void run_part(const Plan& plan, const Work& work, TensorSink& sink, Progress* pr
   const StoredTensor& source = *part.source;
   if (source.spec.dtype != plan.steps[work.step].out.dtype || part.changes_values())
     return convert_part(plan, work, sink, progress);
-  if (source.in_order()) {
+  if (source.is_plain()) {
     sink.copy(work.step, work.offset, *source.file, source.offset, source.spec.bytes());
     if (progress) progress->add(source.spec.bytes());
     return;

@@ -15,7 +15,8 @@ PlanTotals Plan::totals() const {
       continue;
     }
     for (const Part& part : concat->parts) {
-      const bool copied = part.source->spec.dtype == step.out.dtype && !part.changes_values();
+      const bool copied =
+          part.source->spec.dtype == step.out.dtype && !part.source->derivation && !part.changes_values();
       (copied ? totals.copied : totals.converted) += byte_size(step.out.dtype, part.source->spec.elements());
     }
   }
@@ -35,6 +36,7 @@ std::string describe_sources(const Step& step) {
   for (const Part& part : std::get<Concat>(step.how).parts) {
     if (!sources.empty()) sources += " + ";
     sources += fmt::format("{}: {}", place_of(*part.source).string(), part.source->spec.name);
+    if (part.source->derivation) sources += part.source->derivation->how;
     if (part.source->spec.dtype != step.out.dtype)
       sources += fmt::format(" ({})", info(part.source->spec.dtype).name());
     if (part.noise_scale != 0) sources += fmt::format(" + noise {}", part.noise_scale);

@@ -34,7 +34,7 @@ void read_part(const Part& part, int64_t columns, int64_t row, std::span<float> 
   const DType dtype = source.spec.dtype;
   const auto begin = static_cast<size_t>(byte_size(dtype, row * columns));
   const auto size = static_cast<size_t>(byte_size(dtype, std::ssize(values)));
-  if (source.in_order()) {
+  if (source.is_plain()) {
     const auto bytes = source.view().bytes.subspan(begin, size);
     to_f32(dtype, bytes, values);
     source.file->release(bytes);
@@ -80,7 +80,7 @@ void read_values(const Plan& plan, const Step& step, int64_t columns, int64_t fi
 std::optional<StoredRows> find_stored_rows(const Step& step, DType dtype, const RowRange& range) {
   const Place place = find_row(step, range.columns, range.first_row);
   const StoredTensor& source = *place.part->source;
-  const bool passed_on = source.spec.dtype == dtype && !place.part->changes_values() &&
+  const bool passed_on = source.spec.dtype == dtype && !source.derivation && !place.part->changes_values() &&
                          (step.out.dtype == dtype || is_quantized(dtype)) &&
                          source.rotary_heads == range.rotary_heads;
   if (!passed_on || place.row + range.rows > place.rows) return std::nullopt;
