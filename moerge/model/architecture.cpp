@@ -10,7 +10,8 @@
 namespace moerge {
 namespace {
 
-constexpr std::array<const Architecture*, 2> kArchitectures = {&kLlama, &kMistral};
+constexpr std::array<const Architecture*, 8> kArchitectures = {&kLlama,   &kMistral,  &kQwen2,    &kQwen3,
+                                                               &kMixtral, &kQwen2Moe, &kQwen3Moe, &kDeepseek};
 
 // Enough to see a pattern; a wrong config.json would otherwise print a line for each of a thousand tensors.
 constexpr size_t kMaxMessages = 5;
@@ -59,27 +60,51 @@ Shape expected_shape(Role role, const ModelConfig& c) {
       return {c.kv_heads * c.head_dim};
     case Role::o_bias:
       return {c.hidden};
+    case Role::q_norm:
+    case Role::k_norm:
+      return {c.head_dim};
     case Role::ffn_gate:
     case Role::ffn_up:
       return {c.ffn, c.hidden};
     case Role::ffn_down:
       return {c.hidden, c.ffn};
+    case Role::router:
+      return {c.experts, c.hidden};
+    case Role::shared_ffn_gate:
+    case Role::shared_ffn_up:
+      return {c.shared_ffn, c.hidden};
+    case Role::shared_ffn_down:
+      return {c.hidden, c.shared_ffn};
+    case Role::shared_router:
+      return {1, c.hidden};
     case Role::ignored:
       return {};
   }
   return {};
 }
 
-std::string weight_name(const WeightTemplate& weight, int64_t layer) {
-  std::string name(weight.name);
-  if (const size_t hole = name.find("{}"); hole != std::string::npos)
-    name.replace(hole, 2, std::to_string(layer));
-  return name;
+std::string fill_name(std::string_view name, int64_t layer, int64_t expert) {
+  std::string out(name);
+  const auto replace = [&](std::string_view hole, int64_t value) {
+    if (const size_t at = out.find(hole); at != std::string::npos)
+      out.replace(at, hole.size(), std::to_string(value));
+  };
+  replace("{layer}", layer);
+  replace("{expert}", expert);
+  return out;
+}
+
+std::string weight_name(const WeightTemplate& weight, int64_t layer, int64_t expert) {
+  return fill_name(weight.name, layer, expert);
+}
+
+const WeightTemplate* find_weight(const Architecture& architecture, Role role) {
+  const auto found = std::ranges::find(architecture.weights, role, &WeightTemplate::role);
+  return found == architecture.weights.end() ? nullptr : &*found;
 }
 
 const WeightTemplate& weight_for(const Architecture& architecture, Role role) {
-  for (const WeightTemplate& weight : architecture.weights)
-    if (weight.role == role) return weight;
+  if (const WeightTemplate* weight = find_weight(architecture, role)) return *weight;
   fail(ErrorKind::unsupported, "{} models have no such weight", architecture.model_type);
 }
 
@@ -89,14 +114,19 @@ namespace {
 std::vector<std::pair<Weight, const WeightTemplate*>> all_weights(const Architecture& architecture,
                                                                   const ModelConfig& config) {
   std::vector<std::pair<Weight, const WeightTemplate*>> out;
-  const auto add = [&](const WeightTemplate& weight, int64_t layer) {
-    out.push_back({{weight_name(weight, layer), weight.role, layer}, &weight});
+  const auto add = [&](const WeightTemplate& weight, int64_t layer, int64_t expert = -1) {
+    out.push_back({{weight_name(weight, layer, expert), weight.role, layer, expert}, &weight});
   };
   const auto add_role = [&](Role role) { add(weight_for(architecture, role), -1); };
   add_role(Role::embedding);
   for (int64_t layer = 0; layer < config.layers; layer++)
-    for (const WeightTemplate& weight : architecture.weights)
-      if (is_per_layer(weight.role)) add(weight, layer);
+    for (const WeightTemplate& weight : architecture.weights) {
+      if (!is_per_layer(weight.role)) continue;
+      if (weight.name.find("{expert}") == std::string_view::npos)
+        add(weight, layer);
+      else
+        for (int64_t expert = 0; expert < config.experts; expert++) add(weight, layer, expert);
+    }
   add_role(Role::output_norm);
   add_role(Role::output);
   return out;

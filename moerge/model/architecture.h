@@ -24,16 +24,23 @@ enum class Role {
   k_bias,
   v_bias,
   o_bias,
+  q_norm,  // over each head of q, before the rotary embedding: [head_dim]
+  k_norm,
   ffn_norm,  // the norm before the FFN, whose output the router of an MoE reads
-  ffn_gate,
+  ffn_gate,  // of a dense layer, or of one expert
   ffn_up,
   ffn_down,
-  ignored,  // computed anew by every reader, never copied (old checkpoints' rotary_emb.inv_freq)
+  router,           // [experts, hidden]
+  shared_ffn_gate,  // of the shared expert, or of all of them side by side
+  shared_ffn_up,
+  shared_ffn_down,
+  shared_router,  // the sigmoid of its product weighs the shared expert: [1, hidden]
+  ignored,        // computed anew by every reader, never copied (old checkpoints' rotary_emb.inv_freq)
 };
 
 struct WeightTemplate {
   Role role;
-  std::string_view name;  // "{}" stands for the layer's number
+  std::string_view name;  // {layer} and {expert} stand for their numbers
   /// Which configurations need it; null: all. Others may have it.
   bool (*required)(const ModelConfig&) = nullptr;
 };
@@ -46,13 +53,42 @@ struct ConfigDefaults {
   double norm_epsilon;
   double rope_theta;
   int64_t sliding_window;  // 0: none
+  int64_t head_dim = 0;    // 0: hidden / heads
+};
+
+/// What a family of mixtures calls things in config.json, with the defaults of its class.
+struct ExpertKeys {
+  const char* experts;
+  int64_t default_experts;
+  int64_t default_experts_per_token;  // of num_experts_per_tok
+  const char* ffn;                    // width of an expert; null: intermediate_size
+  int64_t default_ffn;                // 0: the key must be there
+  const char* shared_ffn = nullptr;   // width of the shared expert; null: no such key
+  int64_t default_shared_ffn = 0;
+  const char* shared_count =
+      nullptr;                     // how many shared experts, each as wide as the others; null: no such key
+  bool always_normalised = false;  // the chosen experts' weights sum to 1; else norm_topk_prob says so
+};
+
+/// How a mixture is stored otherwise: all experts of a layer in two tensors (the layout that transformers 5
+/// keeps in memory and the newest mergekit writes).
+struct StackedLayout {
+  std::string_view router, gate_up, down;  // with {layer}
+};
+
+struct Mixture {
+  ExpertKeys keys;
+  StackedLayout stacked;
+  std::string_view expert_type;  // model_type of an expert that stands alone as a dense model
 };
 
 struct Architecture {
   std::string_view model_type;  // in config.json
   std::string_view class_name;  // in "architectures"
   ConfigDefaults defaults;
-  std::span<const WeightTemplate> weights;
+  std::span<const WeightTemplate> weights;  // of a mixture: in the layout of one tensor an expert and matrix
+  const Mixture* mixture = nullptr;         // null: a dense family
+  bool optional_window = false;             // sliding_window counts only with use_sliding_window
 };
 
 /// All families, in a fixed order. A new one is a file in architectures/ and a line in architecture.cpp.
@@ -61,8 +97,12 @@ const Architecture* find_architecture(std::string_view model_type);
 
 bool is_per_layer(Role role);
 Shape expected_shape(Role role, const ModelConfig& config);
-std::string weight_name(const WeightTemplate& weight, int64_t layer);
-/// The template of a role; every family has every role that the shared forward pass needs.
+/// Replaces {layer} and {expert}.
+std::string fill_name(std::string_view name, int64_t layer, int64_t expert = -1);
+std::string weight_name(const WeightTemplate& weight, int64_t layer, int64_t expert = -1);
+/// The template of a role, or null when the family has none.
+const WeightTemplate* find_weight(const Architecture& architecture, Role role);
+/// The same for a role that the family must have; throws unsupported.
 const WeightTemplate& weight_for(const Architecture& architecture, Role role);
 
 /// Name, role and layer of each tensor of this family that `checkpoint` holds (ignored ones left out), in the
@@ -70,7 +110,8 @@ const WeightTemplate& weight_for(const Architecture& architecture, Role role);
 struct Weight {
   std::string name;
   Role role;
-  int64_t layer;  // -1 outside the layers
+  int64_t layer;        // -1 outside the layers
+  int64_t expert = -1;  // -1: of the layer as a whole
 };
 std::vector<Weight> list_weights(const Architecture& architecture, const ModelConfig& config,
                                  const Checkpoint& checkpoint);

@@ -9,6 +9,8 @@
 namespace moerge {
 namespace {
 
+constexpr int64_t kMaxExperts = 4096, kMaxExpertLayers = 1'000'000;
+
 class Reader {
  public:
   Reader(const Json& json, const std::string& where) : json_(json), where_(where) {}
@@ -66,6 +68,72 @@ RopeConfig read_rope(const Reader& reader, double default_theta, const std::stri
   return rope;
 }
 
+// transformers: models/qwen2/configuration_qwen2.py. Mistral's window holds for all layers.
+void read_windows(const Json& json, const Architecture& family, const Reader& reader, ModelConfig& config) {
+  const std::string& where = config.where;
+  if (family.optional_window && !reader.flag("use_sliding_window")) return;
+  const bool stated = json.contains("sliding_window");
+  if (!stated && family.defaults.sliding_window > 0)
+    config.sliding_window = family.defaults.sliding_window;
+  else
+    config.sliding_window = json_int(json, "sliding_window", where);
+  if (!family.optional_window || !config.sliding_window) return;
+  config.windowed.resize(static_cast<size_t>(config.layers));
+  const auto types = json.find("layer_types");
+  if (types != json.end() && types->is_array()) {
+    if (std::ssize(*types) != config.layers)
+      fail(ErrorKind::input, "{}: \"layer_types\" has {} entries, and there are {} layers", where,
+           types->size(), config.layers);
+    for (size_t i = 0; i < types->size(); i++) config.windowed[i] = (*types)[i] == "sliding_attention";
+    return;
+  }
+  const int64_t first = json_int(json, "max_window_layers", where).value_or(28);
+  for (int64_t i = std::max<int64_t>(0, first); i < config.layers; i++)
+    config.windowed[static_cast<size_t>(i)] = true;
+}
+
+// Mixtures whose layers are not all alike, or whose router works otherwise, are refused.
+void check_mixture(const Json& json, const ModelConfig& config) {
+  const std::string& where = config.where;
+  const auto refuse = [&](std::string_view key, const auto& value, std::string_view why) {
+    fail(ErrorKind::unsupported, "{}: \"{}\" is {}: {}", where, key, value, why);
+  };
+  constexpr std::string_view kDense = "a mixture with dense layers in between is not supported";
+  if (const auto first = json_int(json, "first_k_dense_replace", where); first.value_or(0) != 0)
+    refuse("first_k_dense_replace", *first, kDense);
+  for (const char* key : {"decoder_sparse_step", "moe_layer_freq"})
+    if (const auto step = json_int(json, key, where); step.value_or(1) != 1) refuse(key, *step, kDense);
+  if (const auto layers = json.find("mlp_only_layers");
+      layers != json.end() && layers->is_array() && !layers->empty())
+    refuse("mlp_only_layers", layers->dump(), kDense);
+  if (const auto scores = json_string(json, "scoring_func", where); scores && *scores != "softmax")
+    refuse("scoring_func", *scores, "only \"softmax\" is supported");
+  if (const auto method = json_string(json, "topk_method", where); method && *method != "greedy")
+    refuse("topk_method", *method, "only \"greedy\" is supported");
+}
+
+void read_mixture(const Json& json, const Mixture& mixture, const Reader& reader, ModelConfig& config) {
+  const ExpertKeys& keys = mixture.keys;
+  check_mixture(json, config);
+  config.experts = reader.dimension(keys.experts, keys.default_experts);
+  if (config.experts > kMaxExperts || config.experts * config.layers > kMaxExpertLayers)
+    fail(ErrorKind::input, "{}: \"{}\" is {}", config.where, keys.experts, config.experts);
+  config.experts_per_token = reader.dimension("num_experts_per_tok", keys.default_experts_per_token);
+  if (config.experts_per_token > config.experts)
+    fail(ErrorKind::input, "{}: \"num_experts_per_tok\" is {}, and there are {} experts", config.where,
+         config.experts_per_token, config.experts);
+  if (keys.ffn) config.ffn = reader.dimension(keys.ffn, keys.default_ffn);
+  if (keys.shared_ffn) config.shared_ffn = reader.dimension(keys.shared_ffn, keys.default_shared_ffn);
+  if (keys.shared_count) {
+    const int64_t count = json_int(json, keys.shared_count, config.where).value_or(0);
+    if (count < 0 || count > kMaxExperts)
+      fail(ErrorKind::input, "{}: \"{}\" is {}", config.where, keys.shared_count, count);
+    config.shared_ffn = count * config.ffn;
+  }
+  config.normalised = keys.always_normalised || reader.flag("norm_topk_prob");
+  config.routed_scale = reader.positive("routed_scaling_factor", 1.0);
+}
+
 }  // namespace
 
 ModelConfig read_model_config(const std::filesystem::path& folder) {
@@ -110,11 +178,13 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
   const int64_t default_kv = null_kv || defaults.kv_heads == 0 ? config.heads : defaults.kv_heads;
   config.kv_heads = reader.dimension("num_key_value_heads", default_kv);
   config.explicit_head_dim = json_int(json, "head_dim", where).has_value();
-  if (!config.explicit_head_dim && config.hidden % config.heads != 0)
+  if (!config.explicit_head_dim && defaults.head_dim == 0 && config.hidden % config.heads != 0)
     fail(ErrorKind::input,
          "{}: hidden_size {} is no multiple of num_attention_heads {}, and there is no head_dim", where,
          config.hidden, config.heads);
-  config.head_dim = reader.dimension("head_dim", std::max<int64_t>(1, config.hidden / config.heads));
+  const int64_t default_head_dim =
+      defaults.head_dim > 0 ? defaults.head_dim : std::max<int64_t>(1, config.hidden / config.heads);
+  config.head_dim = reader.dimension("head_dim", default_head_dim);
   if (config.heads % config.kv_heads != 0)
     fail(ErrorKind::input, "{}: num_attention_heads {} is no multiple of num_key_value_heads {}", where,
          config.heads, config.kv_heads);
@@ -125,10 +195,8 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
   config.tied_embeddings = reader.flag("tie_word_embeddings");
   config.attention_bias = reader.flag("attention_bias");
   config.mlp_bias = reader.flag("mlp_bias");
-  if (const bool stated = json.contains("sliding_window"); !stated && defaults.sliding_window > 0)
-    config.sliding_window = defaults.sliding_window;
-  else
-    config.sliding_window = json_int(json, "sliding_window", where);
+  read_windows(json, *family, reader, config);
+  if (family->mixture) read_mixture(json, *family->mixture, reader, config);
   config.rope = read_rope(reader, defaults.rope_theta, where);
   for (const char* key : {"torch_dtype", "dtype"})
     if (const auto name = json_string(json, key, where))

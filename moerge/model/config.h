@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "moerge/base/json.h"
 #include "moerge/tensor/dtype.h"
@@ -34,13 +35,24 @@ struct ModelConfig {
   bool tied_embeddings = false;
   bool attention_bias = false, mlp_bias = false;
   std::optional<int64_t> sliding_window;  // tokens a query can look back, itself included
+  std::vector<bool> windowed;             // per layer: whether it has that window; empty: all have
   bool explicit_head_dim = false;         // head_dim stood in the file
   RopeConfig rope;
-  std::optional<DType> dtype;          // torch_dtype or dtype
-  Json raw;                            // the file as it is
-  std::string where;                   // its path, for messages
+  // Of a mixture, whose `ffn` is the width of one expert; 0 and their defaults else.
+  int64_t experts = 0, experts_per_token = 0;
+  int64_t shared_ffn = 0;      // width of what every token passes through besides; 0: nothing
+  bool normalised = true;      // the chosen experts' weights sum to 1; else they are shares of all experts'
+  double routed_scale = 1;     // then multiplies them
+  std::optional<DType> dtype;  // torch_dtype or dtype
+  Json raw;                    // the file as it is
+  std::string where;           // its path, for messages
   std::string source = "config.json";  // what makes these statements, for messages: "its metadata" in GGUF
 };
+
+/// Whether a query of this layer sees only the last sliding_window tokens.
+inline bool has_window(const ModelConfig& config, int64_t layer) {
+  return config.sliding_window && (config.windowed.empty() || config.windowed[static_cast<size_t>(layer)]);
+}
 
 /// Reads FOLDER/config.json. Throws input for damaged files and unsupported for families that moerge does not
 /// know (the message lists those it does).

@@ -92,9 +92,11 @@ TEST(Architecture, EveryFamilyIsComplete) {
          {Role::embedding, Role::output_norm, Role::output, Role::attention_norm, Role::q, Role::k, Role::v,
           Role::o, Role::ffn_norm, Role::ffn_gate, Role::ffn_up, Role::ffn_down}) {
       const WeightTemplate& weight = weight_for(*family, role);
-      EXPECT_EQ(is_per_layer(role), weight.name.find("{}") != std::string_view::npos) << weight.name;
+      EXPECT_EQ(is_per_layer(role), weight.name.find("{layer}") != std::string_view::npos) << weight.name;
     }
-    const ModelConfig config = parse(fmt::format(R"({{"model_type": "{}"}})", family->model_type));
+    Json json = {{"model_type", family->model_type}};
+    if (family->mixture) json[family->mixture->keys.experts] = 4, json["num_experts_per_tok"] = 2;
+    const ModelConfig config = parse(json.dump());
     EXPECT_EQ(expected_shape(Role::ffn_down, config), (Shape{config.hidden, config.ffn}));
   }
 }

@@ -43,6 +43,8 @@ constexpr std::array kNames = {
     Name{Role::k_bias, "blk.{}.attn_k.bias"},
     Name{Role::v_bias, "blk.{}.attn_v.bias"},
     Name{Role::o_bias, "blk.{}.attn_output.bias"},
+    Name{Role::q_norm, "blk.{}.attn_q_norm.weight"},
+    Name{Role::k_norm, "blk.{}.attn_k_norm.weight"},
     Name{Role::ffn_norm, "blk.{}.ffn_norm.weight"},
     Name{Role::ffn_gate, "blk.{}.ffn_gate.weight"},
     Name{Role::ffn_up, "blk.{}.ffn_up.weight"},

@@ -2,6 +2,7 @@
 // A model as the planners see it: what it is called, what it is, and its weights. A folder with config.json
 // and safetensors, or a GGUF file; nothing above has to know which.
 
+#include <compare>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -15,8 +16,12 @@ namespace moerge {
 
 /// Where a reference was found.
 struct ModelLocation {
-  std::filesystem::path path;  // a folder, or a GGUF file
-  std::string hub_name = {};   // "org/name" when it came from the Hugging Face cache, else empty
+  std::filesystem::path path;          // a folder, or a GGUF file
+  std::string hub_name = {};           // "org/name" when it came from the Hugging Face cache, else empty
+  std::filesystem::path adapter = {};  // folder of a LoRA adapter on top of it; empty: none
+  std::optional<int64_t> expert = {};  // only this expert of a mixture
+
+  auto operator<=>(const ModelLocation&) const = default;
 };
 
 struct Model {
@@ -33,8 +38,8 @@ struct Model {
 
   /// The metadata of a GGUF file, null for a folder.
   const GgufMetadata* gguf() const { return checkpoint.gguf(); }
-  const StoredTensor& tensor(Role role, int64_t layer = -1) const {
-    return checkpoint.at(weight_name(weight_for(*architecture, role), layer));
+  const StoredTensor& tensor(Role role, int64_t layer = -1, int64_t expert = -1) const {
+    return checkpoint.at(weight_name(weight_for(*architecture, role), layer, expert));
   }
 
  private:

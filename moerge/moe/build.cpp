@@ -28,8 +28,8 @@ void run_weights(const MoePlan& moe, TensorSink& sink, const BuildOptions& optio
 
 void check_build(const MoePlan& moe, const BuildOptions& options) {
   check_output_folder(options.out, options.overwrite);
-  for (const auto& [path, model] : moe.opened)
-    if (is_within(options.out, path) || is_within(path, options.out))
+  for (const auto& [location, model] : moe.opened)
+    if (is_within(options.out, location.path) || is_within(location.path, options.out))
       fail(ErrorKind::usage,
            "the output {} and the model \"{}\" lie in one another: choose another output folder",
            options.out.string(), model->name);

@@ -204,7 +204,7 @@ TEST_F(Build, BiasesAreNeverDropped) {
 
 TEST_F(Build, CardSurvivesHostileNames) {
   MoePlan moe = plan();
-  for (auto& [path, model] : moe.opened) model->name = "x`]\n---\n# \"y\"";
+  for (auto& [location, model] : moe.opened) model->name = "x`]\n---\n# \"y\"";
   moe.config.yaml = "a: b # ```\n```\n";
   const std::string card = model_card(moe, "na\nme");
   EXPECT_NE(card.find("````yaml\n"), std::string::npos);
@@ -225,14 +225,15 @@ TEST_F(Build, HubNamesBecomeLinksAndTags) {
 TEST(OutputArchitectures, EveryFamilyIsComplete) {
   for (const OutputArchitecture* output : output_architectures()) {
     for (const std::string_view input : output->inputs) EXPECT_NE(find_architecture(input), nullptr) << input;
-    EXPECT_FALSE(output->name.empty() || output->model_type.empty() || output->class_name.empty());
+    EXPECT_FALSE(output->name.empty());
     EXPECT_NE(output->make_config, nullptr);
-    for (const std::string_view name :
-         {output->per_expert.ffn_gate, output->per_expert.ffn_up, output->per_expert.ffn_down})
-      EXPECT_NE(fill_name(name, 3, 5), fill_name(name, 3, 6)) << name;
-    for (const std::string_view name :
-         {output->per_expert.router, output->fused.router, output->fused.gate_up, output->fused.down})
+    ASSERT_NE(output->architecture->mixture, nullptr);
+    for (const Role role : {Role::ffn_gate, Role::ffn_up, Role::ffn_down})
+      EXPECT_NE(output->weight(role, 3, 5), output->weight(role, 3, 6));
+    const StackedLayout& stacked = output->architecture->mixture->stacked;
+    for (const std::string_view name : {stacked.router, stacked.gate_up, stacked.down})
       EXPECT_NE(fill_name(name, 3), fill_name(name, 4)) << name;
+    EXPECT_NE(output->weight(Role::router, 3), output->weight(Role::router, 4));
   }
 }
 

@@ -41,7 +41,7 @@ std::string link(const Model& model) {
 
 std::string front_matter(const MoePlan& moe) {
   std::set<std::string> ids;  // two revisions of one model are one entry
-  for (const auto& [path, model] : moe.opened)
+  for (const auto& [location, model] : moe.opened)
     if (!model->hub_name.empty()) ids.insert(model->hub_name);
   std::string out = "---\n";
   if (!ids.empty()) {

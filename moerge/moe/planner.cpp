@@ -34,7 +34,7 @@ void open_models(MoePlan& moe, const Resolve& resolve) {
     try {
       ModelLocation location = resolve(reference);
       location.path = one_spelling(location.path);
-      std::unique_ptr<Model>& model = moe.opened[location.path];
+      std::unique_ptr<Model>& model = moe.opened[location];
       if (!model) model = std::make_unique<Model>(reference, location);
       return model.get();
     } catch (const Error& error) {
@@ -47,6 +47,8 @@ void open_models(MoePlan& moe, const Resolve& resolve) {
   moe.models.base = open(moe.config.base_model);
   for (const ExpertConfig& expert : moe.config.experts)
     moe.models.experts.push_back(open(expert.source_model));
+  for (const ExpertConfig& expert : moe.config.shared_experts)
+    moe.models.shared_experts.push_back(open(expert.source_model));
   if (!problems.empty()) throw Error(kind, fmt::format("{}", fmt::join(problems, "\n")));
 }
 
@@ -99,7 +101,7 @@ void tokenise_prompts(MoePlan& moe, const Tokenizer& tokenizer) {
 
 // Experts read the base's tokens; one that was trained on others deserves a word.
 void compare_tokenizers(MoePlan& moe, const Tokenizer& base) {
-  for (const auto& [path, model] : moe.opened) {
+  for (const auto& [location, model] : moe.opened) {
     if (model.get() == moe.models.base || !has_tokenizer(*model) ||
         same_tokenizer_file(*model, *moe.models.base))
       continue;
@@ -124,7 +126,7 @@ void prepare_gates(MoePlan& moe, uint64_t seed) {
   moe.gate_input.embedding = &base.tensor(Role::embedding);
   moe.gate_input.seed = seed;
   for (int64_t layer = 0; layer < base.config.layers; layer++)
-    moe.gate_input.stream_names.push_back(fill_name(moe.output->per_expert.router, layer));
+    moe.gate_input.stream_names.push_back(moe.output->weight(Role::router, layer));
   if (moe.gate_mode->needs == GateNeeds::nothing) {
     moe.gate_input.experts.resize(moe.config.experts.size());
     if (!has_tokenizer(base)) return;
@@ -136,7 +138,11 @@ void prepare_gates(MoePlan& moe, uint64_t seed) {
 
 class Steps {
  public:
-  explicit Steps(MoePlan& moe) : moe_(moe), base_(*moe.models.base), names_(moe.output->names(moe.layout)) {}
+  explicit Steps(MoePlan& moe)
+      : moe_(moe),
+        base_(*moe.models.base),
+        output_(*moe.output),
+        stacked_(output_.architecture->mixture->stacked) {}
 
   void add_all() {
     int64_t done = -1;  // the last layer whose experts are planned
@@ -145,11 +151,12 @@ class Steps {
           weight.role == Role::ffn_gate || weight.role == Role::ffn_up || weight.role == Role::ffn_down;
       if (!ffn) {
         const StoredTensor& source = base_.checkpoint.at(weight.name);
-        add(weight.name, source.spec.shape, {{.source = &source, .group = kBaseGroup, .noise_stream = {}}});
+        add(weight_name(weight_for(*output_.architecture, weight.role), weight.layer), source.spec.shape,
+            {{.source = &source, .group = kBaseGroup, .noise_stream = {}}});
       } else if (weight.layer != done) {
         done = weight.layer;
         add_router(done);
-        moe_.layout == Layout::fused ? add_fused(done) : add_experts(done);
+        moe_.layout == Layout::fused ? add_stacked(done) : add_experts(done);
       }
     }
   }
@@ -166,46 +173,46 @@ class Steps {
       const float* first = table.row(layer, 0).data();
       return std::vector<float>(first, first + experts * hidden);
     };
-    moe_.plan.steps.push_back({{fill_name(names_.router, layer), moe_.dtype, {experts, hidden}},
+    const std::string name = moe_.layout == Layout::fused ? fill_name(stacked_.router, layer)
+                                                          : output_.weight(Role::router, layer);
+    moe_.plan.steps.push_back({{name, moe_.dtype, {experts, hidden}},
                                Fill{fmt::format("router, gate_mode {}", moe_.gate_mode->name), compute}});
   }
 
   // The random stream of an expert's weight has its per-expert name in either layout, so that both hold equal
   // values.
-  Part part(Role role, std::string_view stream, int64_t layer, int64_t expert) const {
+  Part part(Role role, int64_t layer, int64_t expert) const {
     const ExpertConfig& config = moe_.config.experts[static_cast<size_t>(expert)];
     return {.source = &moe_.models.experts[static_cast<size_t>(expert)]->tensor(role, layer),
             .group = expert,
-            .noise_stream = fill_name(stream, layer, expert),
+            .noise_stream = output_.weight(role, layer, expert),
             .noise_scale = config.noise_scale,
             .residual_scale = role == Role::ffn_down ? config.residual_scale : 1.0};
   }
 
   void add_experts(int64_t layer) {
     for (int64_t e = 0; e < std::ssize(moe_.models.experts); e++)
-      for (const auto& [role, name] :
-           {std::pair(Role::ffn_gate, names_.ffn_gate), std::pair(Role::ffn_up, names_.ffn_up),
-            std::pair(Role::ffn_down, names_.ffn_down)})
-        add(fill_name(name, layer, e), expected_shape(role, base_.config), {part(role, name, layer, e)});
+      for (const Role role : {Role::ffn_gate, Role::ffn_up, Role::ffn_down})
+        add(output_.weight(role, layer, e), expected_shape(role, base_.config), {part(role, layer, e)});
   }
 
-  void add_fused(int64_t layer) {
-    const ExpertNames& streams = moe_.output->per_expert;
+  void add_stacked(int64_t layer) {
     const int64_t experts = std::ssize(moe_.models.experts), hidden = base_.config.hidden,
                   ffn = base_.config.ffn;
     std::vector<Part> gate_up, down;
     for (int64_t e = 0; e < experts; e++) {
-      gate_up.push_back(part(Role::ffn_gate, streams.ffn_gate, layer, e));
-      gate_up.push_back(part(Role::ffn_up, streams.ffn_up, layer, e));
-      down.push_back(part(Role::ffn_down, streams.ffn_down, layer, e));
+      gate_up.push_back(part(Role::ffn_gate, layer, e));
+      gate_up.push_back(part(Role::ffn_up, layer, e));
+      down.push_back(part(Role::ffn_down, layer, e));
     }
-    add(fill_name(names_.gate_up, layer), {experts, 2 * ffn, hidden}, std::move(gate_up));
-    add(fill_name(names_.down, layer), {experts, hidden, ffn}, std::move(down));
+    add(fill_name(stacked_.gate_up, layer), {experts, 2 * ffn, hidden}, std::move(gate_up));
+    add(fill_name(stacked_.down, layer), {experts, hidden, ffn}, std::move(down));
   }
 
   MoePlan& moe_;
   const Model& base_;
-  const ExpertNames& names_;
+  const OutputArchitecture& output_;
+  const StackedLayout& stacked_;
 };
 
 void count_parameters(MoePlan& moe) {

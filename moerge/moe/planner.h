@@ -25,12 +25,12 @@ struct PlanOptions {
 /// Where a model reference points; throws config when nowhere.
 using Resolve = std::function<ModelLocation(const std::string& reference)>;
 
-/// Part::group of what comes from the base; experts have their number.
+/// Part::group of what comes from the base; experts have their number, shared experts -2, -3, ...
 inline constexpr int64_t kBaseGroup = -1;
 
 struct MoePlan {
   MoeConfig config;
-  std::map<std::filesystem::path, std::unique_ptr<Model>> opened;  // each model once, by folder or GGUF file
+  std::map<ModelLocation, std::unique_ptr<Model>> opened;  // each model once
   MoeModels models;
   const OutputArchitecture* output;
   const GateMode* gate_mode;

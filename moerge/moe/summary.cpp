@@ -89,7 +89,7 @@ Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
                          {"file", shard.file},
                          {"from", describe_sources(moe.plan.steps[i])}});
   return {
-      {"architecture", std::string(moe.output->class_name)},
+      {"architecture", std::string(moe.output->architecture->class_name)},
       {"dtype", std::string(info(moe.dtype).torch)},
       {"gate_mode", std::string(moe.gate_mode->name)},
       {"base_model", {{"source_model", moe.models.base->name}, {"folder", moe.models.base->path.string()}}},

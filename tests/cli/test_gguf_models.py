@@ -339,7 +339,7 @@ def reshape(name, shape):
 @rows({
     "a mixture": (metadata(llama__expert_count=(U32, 8)), 2, "a mixture of 8 experts already"),
     "other family": (metadata(general__architecture=(STRING, "gemma3")), 2,
-                     'model_type "gemma3" is not supported (supported: llama, mistral)'),
+                     'model_type "gemma3" is not supported (supported: llama, mistral, qwen2, qwen3, '),
     "family with an escape": (metadata(general__architecture=(STRING, "\x1b]0;x\x07")), 2, 'model_type "\\x1b]0;x\\x07"'),
     "adapter": (metadata(general__type=(STRING, "adapter")), 2, 'a GGUF file of type "adapter", and a model is expected'),
     "no family": (metadata(general__architecture=None), 1, 'its metadata lacks "general.architecture"'),

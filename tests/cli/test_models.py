@@ -307,8 +307,8 @@ def test_wrong_value_in_config_json(case, changes, sentence):
 
 
 @rows({
-    "another family": ({"model_type": "gpt2"}, 'model_type "gpt2" is not supported (supported: llama, mistral)'),
-    "no family": ({"model_type": None}, 'model_type "" is not supported (supported: llama, mistral)'),
+    "another family": ({"model_type": "gpt2"}, 'model_type "gpt2" is not supported (supported: llama, mistral, qwen2, qwen3, '),
+    "no family": ({"model_type": None}, 'model_type "" is not supported (supported: llama, mistral, qwen2, qwen3, '),
     "quantised": ({"quantization_config": {"quant_method": "awq"}},
                   "the weights are quantised (awq): use the unquantised model"),
     "quantised in an unknown way": ({"quantization_config": {}},

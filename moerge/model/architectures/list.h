@@ -5,7 +5,7 @@
 
 namespace moerge {
 
-extern const Architecture kLlama;
-extern const Architecture kMistral;
+extern const Architecture kLlama, kMistral, kQwen2, kQwen3;           // dense
+extern const Architecture kMixtral, kQwen2Moe, kQwen3Moe, kDeepseek;  // mixtures
 
 }  // namespace moerge

@@ -10,18 +10,18 @@ bool never(const ModelConfig&) { return false; }
 
 constexpr WeightTemplate kWeights[] = {
     {Role::embedding, "model.embed_tokens.weight"},
-    {Role::attention_norm, "model.layers.{}.input_layernorm.weight"},
-    {Role::q, "model.layers.{}.self_attn.q_proj.weight"},
-    {Role::k, "model.layers.{}.self_attn.k_proj.weight"},
-    {Role::v, "model.layers.{}.self_attn.v_proj.weight"},
-    {Role::o, "model.layers.{}.self_attn.o_proj.weight"},
-    {Role::ffn_norm, "model.layers.{}.post_attention_layernorm.weight"},
-    {Role::ffn_gate, "model.layers.{}.mlp.gate_proj.weight"},
-    {Role::ffn_up, "model.layers.{}.mlp.up_proj.weight"},
-    {Role::ffn_down, "model.layers.{}.mlp.down_proj.weight"},
+    {Role::attention_norm, "model.layers.{layer}.input_layernorm.weight"},
+    {Role::q, "model.layers.{layer}.self_attn.q_proj.weight"},
+    {Role::k, "model.layers.{layer}.self_attn.k_proj.weight"},
+    {Role::v, "model.layers.{layer}.self_attn.v_proj.weight"},
+    {Role::o, "model.layers.{layer}.self_attn.o_proj.weight"},
+    {Role::ffn_norm, "model.layers.{layer}.post_attention_layernorm.weight"},
+    {Role::ffn_gate, "model.layers.{layer}.mlp.gate_proj.weight"},
+    {Role::ffn_up, "model.layers.{layer}.mlp.up_proj.weight"},
+    {Role::ffn_down, "model.layers.{layer}.mlp.down_proj.weight"},
     {Role::output_norm, "model.norm.weight"},
     {Role::output, "lm_head.weight", untied},
-    {Role::ignored, "model.layers.{}.self_attn.rotary_emb.inv_freq", never},
+    {Role::ignored, "model.layers.{layer}.self_attn.rotary_emb.inv_freq", never},
 };
 
 }  // namespace

@@ -5,6 +5,6 @@
 
 namespace moerge {
 
-extern const OutputArchitecture kMixtral;
+extern const OutputArchitecture kMixtralOutput;
 
 }  // namespace moerge

@@ -1,17 +1,12 @@
-// Mixtral (Jiang et al., "Mixtral of Experts", arXiv 2401.04088). transformers:
-// models/mixtral/configuration_mixtral.py; the per-expert names are those of the original release, which
-// transformers 4 and 5, vLLM and llama.cpp read.
+// Mixtral from Llama and Mistral models. transformers: models/mixtral/configuration_mixtral.py.
 
+#include "moerge/model/architectures/list.h"
 #include "moerge/moe/outputs/list.h"
 
 namespace moerge {
 namespace {
 
 constexpr std::string_view kInputs[] = {"llama", "mistral"};
-constexpr Role kHeld[] = {Role::embedding, Role::output_norm, Role::output, Role::attention_norm,
-                          Role::q,         Role::k,           Role::v,      Role::o,
-                          Role::ffn_norm,  Role::ffn_gate,    Role::ffn_up, Role::ffn_down};
-
 // Keys of the base's config.json that Mixtral spells or means differently, or that name code of the base's
 // own.
 constexpr const char* kDropped[] = {
@@ -62,24 +57,10 @@ Json make_config(const MoeModels& models, const MoeConfig& config, DType dtype) 
 
 }  // namespace
 
-const OutputArchitecture kMixtral = {
+const OutputArchitecture kMixtralOutput = {
     .name = "Mixtral",
-    .model_type = "mixtral",
-    .class_name = "MixtralForCausalLM",
+    .architecture = &kMixtral,
     .inputs = kInputs,
-    .held = kHeld,
-    .per_expert = {.router = "model.layers.{layer}.block_sparse_moe.gate.weight",
-                   .ffn_gate = "model.layers.{layer}.block_sparse_moe.experts.{expert}.w1.weight",
-                   .ffn_up = "model.layers.{layer}.block_sparse_moe.experts.{expert}.w3.weight",
-                   .ffn_down = "model.layers.{layer}.block_sparse_moe.experts.{expert}.w2.weight",
-                   .gate_up = {},
-                   .down = {}},
-    .fused = {.router = "model.layers.{layer}.mlp.gate.weight",
-              .ffn_gate = {},
-              .ffn_up = {},
-              .ffn_down = {},
-              .gate_up = "model.layers.{layer}.mlp.experts.gate_up_proj",
-              .down = "model.layers.{layer}.mlp.experts.down_proj"},
     .make_config = make_config,
 };
 

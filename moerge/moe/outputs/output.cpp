@@ -13,7 +13,7 @@
 namespace moerge {
 namespace {
 
-constexpr std::array<const OutputArchitecture*, 1> kOutputs = {&kMixtral};
+constexpr std::array<const OutputArchitecture*, 1> kOutputs = {&kMixtralOutput};
 
 std::string lowercase(std::string_view text) {
   std::string out(text);
@@ -43,7 +43,7 @@ std::string why_not(const OutputArchitecture& output, const MoeModels& models, c
   }
   for (const Weight& weight :
        list_weights(*models.base->architecture, models.base->config, models.base->checkpoint))
-    if (std::ranges::find(output.held, weight.role) == output.held.end())
+    if (!find_weight(*output.architecture, weight.role))
       return fmt::format("\"{}\" has \"{}\", and {} has no place for it (it would be lost)",
                          models.base->name, weight.name, output.name);
   if (models.base->config.mlp_bias)
@@ -72,17 +72,6 @@ const OutputArchitecture& choose_output(const MoeModels& models, const MoeConfig
          close.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", close), fmt::join(names, ", "));
   }
   fail(ErrorKind::unsupported, "{}: these models cannot be combined:{}", config.file, reasons);
-}
-
-std::string fill_name(std::string_view name, int64_t layer, int64_t expert) {
-  std::string out(name);
-  const auto replace = [&](std::string_view hole, int64_t value) {
-    if (const size_t at = out.find(hole); at != std::string::npos)
-      out.replace(at, hole.size(), std::to_string(value));
-  };
-  replace("{layer}", layer);
-  replace("{expert}", expert);
-  return out;
 }
 
 }  // namespace moerge
