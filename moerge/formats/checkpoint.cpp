@@ -3,52 +3,22 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <vector>
 
 #include "moerge/base/error.h"
-#include "moerge/base/json.h"
-#include "moerge/formats/safetensors.h"
 #include "moerge/tensor/convert.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kSingle = "model.safetensors";
-constexpr int64_t kMaxIndex = 64 << 20;  // some hundred thousand tensors
-constexpr const char* kIndex = "model.safetensors.index.json";
-
-// tensor name -> shard, from the index.
-std::map<std::string, std::string> read_index(const fs::path& file) {
-  const Json index = read_json(file, kMaxIndex);
-  const auto map = index.is_object() ? index.find("weight_map") : index.end();
-  if (map == index.end() || !map->is_object())
-    fail(ErrorKind::input, "{}: no \"weight_map\" in it", file.string());
-  std::map<std::string, std::string> weights;
-  for (const auto& [name, shard] : map->items()) {
-    if (!shard.is_string()) fail(ErrorKind::input, "{}: \"{}\" should name a file", file.string(), name);
-    const std::string value = shard.get<std::string>();
-    // A plain name in the same folder: an index must not reach elsewhere.
-    if (value.empty() || value == "." || value == ".." || value.find('/') != std::string::npos ||
-        value.find('\0') != std::string::npos)
-      fail(ErrorKind::input, "{}: \"{}\" is no file name for a shard", file.string(), value);
-    weights[name] = value;
-  }
-  return weights;
-}
-
+// A folder in which find_weight_layout() found nothing.
 [[noreturn]] void no_weights(const fs::path& folder) {
-  bool pickle = false;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    pickle = pickle || (name.starts_with("pytorch_model") && name.ends_with(".bin"));
-  }
-  if (pickle)
-    fail(ErrorKind::unsupported,
-         "{}: its weights are PyTorch .bin files, which are not read yet: load the model in transformers and "
-         "save it "
-         "with save_pretrained(..., safe_serialization=True)",
-         folder.string());
-  fail(ErrorKind::input, "{}: neither {} nor {} in this folder", folder.string(), kSingle, kIndex);
+  std::vector<std::string> expected;
+  for (const WeightLayout& layout : weight_layouts())
+    expected.insert(expected.end(), {layout.single, layout.index});
+  fail(ErrorKind::input, "{}: no weights in this folder: none of {}", folder.string(),
+       fmt::join(expected, ", "));
 }
 
 // Where row `row` of the model lies in the file.
@@ -94,32 +64,40 @@ fs::path place_of(const StoredTensor& tensor) {
 
 Checkpoint::Checkpoint(const fs::path& folder) : path_(folder) {
   if (!fs::is_directory(folder)) fail(ErrorKind::input, "{} is not a folder", folder.string());
-  if (fs::exists(folder / kIndex)) {
-    const std::map<std::string, std::string> weights = read_index(folder / kIndex);
-    std::set<std::string> shards;
-    for (const auto& [name, shard] : weights) shards.insert(shard);
-    for (const std::string& shard : shards) {
-      if (!fs::exists(folder / shard))
-        fail(ErrorKind::input, "{}: shard {} is missing (an unfinished download?)", folder.string(), shard);
-      add_file(folder / shard);
-    }
-    for (const auto& [name, shard] : weights) {
-      const StoredTensor* tensor = find(name);
-      if (!tensor || tensor->file->file().path() != folder / shard)
-        fail(ErrorKind::input, "{}: {} should hold \"{}\" and does not", (folder / kIndex).string(), shard,
-             name);
-    }
-  } else if (fs::exists(folder / kSingle)) {
-    add_file(folder / kSingle);
-  } else {
-    no_weights(folder);
+  const WeightLayout* layout = find_weight_layout(folder);
+  if (!layout) no_weights(folder);
+  const fs::path index = folder / layout->index;
+  if (!fs::exists(index)) {
+    add_file(folder / layout->single, layout->read);
+    return;
+  }
+  const std::map<std::string, std::string> weights = read_weight_index(index);
+  std::set<std::string> shards;
+  for (const auto& [name, shard] : weights) shards.insert(shard);
+  for (const std::string& shard : shards) {
+    if (!fs::exists(folder / shard))
+      fail(ErrorKind::input, "{}: shard {} is missing (an unfinished download?)", folder.string(), shard);
+    add_file(folder / shard, layout->read);
+  }
+  for (const auto& [name, shard] : weights) {
+    const StoredTensor* tensor = find(name);
+    if (!tensor || tensor->file->file().path() != folder / shard)
+      fail(ErrorKind::input, "{}: {} should hold \"{}\" and does not", index.string(), shard, name);
   }
 }
 
-void Checkpoint::add_file(const fs::path& path) {
+Checkpoint Checkpoint::open_file(const fs::path& file) {
+  const WeightReader read = weight_reader(file);
+  Checkpoint out;
+  out.path_ = file;
+  out.add_file(file, read);
+  return out;
+}
+
+void Checkpoint::add_file(const fs::path& path, WeightReader read) {
   const MappedFile& file = *files_.emplace_back(std::make_unique<MappedFile>(path));
-  SafetensorsHeader header = parse_safetensors(file.bytes(), path.string());
-  for (SafetensorsEntry& entry : header.entries) add({std::move(entry.spec), &file, entry.offset});
+  for (WeightEntry& entry : read(file.bytes(), path.string()))
+    add({std::move(entry.spec), &file, entry.offset});
 }
 
 void Checkpoint::add(StoredTensor tensor) {

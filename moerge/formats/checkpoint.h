@@ -13,6 +13,7 @@
 
 #include "moerge/base/file.h"
 #include "moerge/formats/gguf_files.h"
+#include "moerge/formats/weight_files.h"
 #include "moerge/tensor/tensor.h"
 
 namespace moerge {
@@ -55,7 +56,8 @@ struct Derivation {
 /// that its spec names; `out` holds count * row_bytes().
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out);
 
-/// Where a tensor was read from, for messages and plans: the folder of a safetensors file, or the GGUF file.
+/// Where a tensor was read from, for messages and plans: the folder of a safetensors or PyTorch file, or the
+/// GGUF file.
 std::filesystem::path place_of(const StoredTensor& tensor);
 
 /// A GGUF file's tensor in the model's own terms.
@@ -65,8 +67,9 @@ struct GgufAlias {
 };
 
 /// The weights of a model: of a folder model.safetensors or the shards that model.safetensors.index.json
-/// names, or those of a GGUF file. Headers are validated when it is opened, bytes are memory-mapped; once set
-/// up, immutable and safe to share between threads.
+/// names; without these pytorch_model.bin or the shards that pytorch_model.bin.index.json names; or those of
+/// a GGUF file. Headers are validated when it is opened, and no code in a .bin file runs; bytes are
+/// memory-mapped, and tensors may share them; once set up, immutable and safe to share between threads.
 class Checkpoint {
  public:
   explicit Checkpoint(const std::filesystem::path& folder);
@@ -74,10 +77,13 @@ class Checkpoint {
   /// rows that do not divide into their heads.
   Checkpoint(GgufFiles gguf, const std::function<GgufAlias(const TensorSpec&)>& alias);
 
+  /// The tensors of one .safetensors or .bin file, an adapter's say.
+  static Checkpoint open_file(const std::filesystem::path& file);
+
   /// Replaces every tensor by those that `change` makes of it: none, others, several.
   void transform(const std::function<std::vector<StoredTensor>(const StoredTensor&)>& change);
 
-  /// The folder, or the GGUF file.
+  /// The folder, or the file.
   const std::filesystem::path& path() const { return path_; }
   /// The metadata of a GGUF file, null for a folder.
   const GgufMetadata* gguf() const { return gguf_ ? &*gguf_ : nullptr; }
@@ -89,7 +95,8 @@ class Checkpoint {
   int64_t bytes() const;
 
  private:
-  void add_file(const std::filesystem::path& file);
+  Checkpoint() = default;
+  void add_file(const std::filesystem::path& file, WeightReader read);
   void add(StoredTensor tensor);
 
   std::filesystem::path path_;

@@ -5,10 +5,12 @@
 #include "moerge/base/error.h"
 #include "moerge/tensor/convert.h"
 #include "moerge/testing/tiny_gguf.h"
+#include "moerge/testing/tiny_pytorch.h"
 
 namespace moerge {
 namespace {
 
+using testing::pytorch_bytes;
 using testing::safetensors_bytes;
 using testing::TempDir;
 
@@ -70,12 +72,59 @@ TEST(Checkpoint, RefusesBrokenShards) {
   expect_refused(dir, "weight_map");
 }
 
-TEST(Checkpoint, SaysWhatIsThereInstead) {
+TEST(Checkpoint, SaysWhatItLooksFor) {
   const TempDir dir;
-  expect_refused(dir, "neither model.safetensors nor");
   dir.write("pytorch_model-00001-of-00002.bin", "PK");
-  expect_refused(dir, "PyTorch .bin");
+  expect_refused(dir,
+                 "no weights in this folder: none of model.safetensors, model.safetensors.index.json, "
+                 "pytorch_model.bin, pytorch_model.bin.index.json");
   EXPECT_NE(message_of(dir / "nowhere").find("not a folder"), std::string::npos);
+}
+
+// -------- PyTorch
+
+TEST(PytorchCheckpoint, OneFile) {
+  const TempDir dir;
+  dir.write("pytorch_model.bin", pytorch_bytes({{"a", "F32", {1}, "1234"}, {"b", "U8", {2}, "xy"}}));
+  const Checkpoint checkpoint(dir.path());
+  ASSERT_EQ(checkpoint.tensors().size(), 2u);
+  EXPECT_EQ(checkpoint.at("b").view().bytes[1], std::byte{'y'});
+  EXPECT_EQ(place_of(checkpoint.at("b")), dir.path());
+}
+
+TEST(PytorchCheckpoint, Shards) {
+  const TempDir dir;
+  dir.write("pytorch_model-00001-of-00002.bin", pytorch_bytes({{"a", "F32", {1}, "1234"}}));
+  dir.write("pytorch_model-00002-of-00002.bin", pytorch_bytes({{"b", "F32", {1}, "5678"}}));
+  const std::string index = "pytorch_model.bin.index.json";
+  dir.write(
+      index,
+      R"({"weight_map": {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}})");
+  EXPECT_EQ(Checkpoint(dir.path()).at("b").view().bytes[0], std::byte{'5'});
+  dir.write(index, R"({"weight_map": {"b": "pytorch_model-00001-of-00002.bin"}})");
+  expect_refused(dir, "pytorch_model-00001-of-00002.bin should hold \"b\"");
+  dir.write(index, R"({"weight_map": {"b": "pytorch_model-00003-of-00003.bin"}})");
+  expect_refused(dir, "shard pytorch_model-00003-of-00003.bin is missing");
+}
+
+TEST(PytorchCheckpoint, SafetensorsComeFirst) {
+  const TempDir dir;
+  dir.write("pytorch_model.bin", "x");
+  dir.write("pytorch_model.bin.index.json", "x");
+  dir.write("model.safetensors", safetensors_bytes({{"a", "F32", {1}, "1234"}}));
+  EXPECT_EQ(Checkpoint(dir.path()).tensors().size(), 1u);
+}
+
+TEST(Checkpoint, OneFileOfWeightsByItself) {
+  const TempDir dir;
+  dir.write("adapter_model.bin", pytorch_bytes({{"a", "F32", {1}, "1234"}}));
+  dir.write("adapter_model.safetensors", safetensors_bytes({{"a", "F32", {1}, "5678"}}));
+  const Checkpoint bin = Checkpoint::open_file(dir / "adapter_model.bin");
+  EXPECT_EQ(bin.at("a").view().bytes[0], std::byte{'1'});
+  EXPECT_EQ(bin.path(), dir / "adapter_model.bin");
+  EXPECT_EQ(Checkpoint::open_file(dir / "adapter_model.safetensors").at("a").view().bytes[0], std::byte{'5'});
+  EXPECT_THROW(Checkpoint::open_file(dir / "adapter_model.npz"), Error);
+  EXPECT_THROW(Checkpoint::open_file(dir / "missing.bin"), Error);
 }
 
 // -------- GGUF

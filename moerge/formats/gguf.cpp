@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "moerge/base/error.h"
+#include "moerge/formats/weight_files.h"
 
 namespace moerge {
 namespace {
@@ -331,10 +332,7 @@ const std::string* GgufMetadata::string(std::string_view key) const {
 }
 
 GgufHeader parse_gguf(std::span<const std::byte> file, const std::string& where) {
-  constexpr std::string_view kPointer = "version https://git-lfs";
-  if (std::string_view(reinterpret_cast<const char*>(file.data()), file.size()).starts_with(kPointer))
-    fail(ErrorKind::input, "{}: a Git LFS pointer, not the file itself: run \"git lfs pull\" in its folder",
-         where);
+  refuse_git_lfs_pointer(file, where);
   Cursor cursor(file, where);
   check_start(cursor, where);
   GgufHeader header;

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "moerge/base/error.h"
+#include "moerge/formats/weight_files.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -104,8 +105,7 @@ GgufFiles open_gguf(const fs::path& path) {
 }
 
 std::optional<fs::path> find_gguf(const fs::path& folder) {
-  for (const char* weights : {"model.safetensors", "model.safetensors.index.json"})
-    if (fs::exists(folder / weights)) return {};
+  if (find_weight_layout(folder)) return {};
   std::set<std::string> found;  // a split file by its first part
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     if (!is_gguf_name(entry.path()) || !entry.is_regular_file()) continue;
@@ -116,7 +116,7 @@ std::optional<fs::path> find_gguf(const fs::path& folder) {
   if (found.empty()) return {};
   if (found.size() > 1)
     fail(ErrorKind::unsupported,
-         "{}: {} GGUF files in this folder and no safetensors: name the one you mean ({})", folder.string(),
+         "{}: {} GGUF files in this folder and no other weights: name the one you mean ({})", folder.string(),
          found.size(), fmt::join(found, ", "));
   const fs::path path = folder / *found.begin();
   if (!fs::exists(path))

@@ -28,7 +28,7 @@ struct GgufFiles {
 /// (NAME-00002-of-0000N.gguf). Throws input with the name of a part that is missing or belongs elsewhere.
 GgufFiles open_gguf(const std::filesystem::path& path);
 
-/// The GGUF file that a folder without safetensors stands for (of a split one, the first part); empty when
+/// The GGUF file that a folder without other weights stands for (of a split one, the first part); empty when
 /// there is none. Throws unsupported, with their names, when there are several.
 std::optional<std::filesystem::path> find_gguf(const std::filesystem::path& folder);
 

@@ -94,10 +94,18 @@ TEST_F(Split, StandsForItsFolder) {
   EXPECT_EQ(find_gguf(dir_.path()), dir_ / "m-00001-of-00003.gguf");
   dir_.write("n.GGUF", "x");
   EXPECT_REFUSED(find_gguf(dir_.path()),
-                 "2 GGUF files in this folder and no safetensors: name the one you mean "
+                 "2 GGUF files in this folder and no other weights: name the one you mean "
                  "(m-00001-of-00003.gguf, n.GGUF)");
   dir_.write("model.safetensors.index.json", "{}");
   EXPECT_EQ(find_gguf(dir_.path()), std::nullopt);
+}
+
+TEST(FindGguf, OtherWeightsComeFirst) {
+  const TempDir dir;
+  dir.write("m.gguf", "x");
+  EXPECT_EQ(find_gguf(dir.path()), dir / "m.gguf");
+  dir.write("pytorch_model.bin", "x");
+  EXPECT_EQ(find_gguf(dir.path()), std::nullopt);
 }
 
 TEST(FindGguf, SaysWhatIsMissing) {

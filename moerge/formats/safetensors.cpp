@@ -122,7 +122,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   SafetensorsHeader& header_;
   const std::string& where_;
   std::set<std::string> names_;
-  SafetensorsEntry entry_;
+  WeightEntry entry_;
   std::string name_, member_;
   std::vector<int64_t> offsets_;
   int depth_ = 0;
@@ -133,12 +133,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
 SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& where) {
   const auto size = static_cast<int64_t>(file.size());
-  constexpr std::string_view kPointer = "version https://git-lfs";
-  const std::string_view start(reinterpret_cast<const char*>(file.data()),
-                               std::min(file.size(), kPointer.size()));
-  if (start == kPointer)
-    fail(ErrorKind::input, "{}: a Git LFS pointer, not the file itself: run \"git lfs pull\" in its folder",
-         where);
+  refuse_git_lfs_pointer(file, where);
   if (size < 8) fail(ErrorKind::input, "{}: {} bytes are no safetensors file", where, size);
   uint64_t length = 0;
   for (size_t i = 0; i < 8; i++) length |= std::to_integer<uint64_t>(file[i]) << (8 * i);
@@ -155,11 +150,11 @@ SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::
   nlohmann::json::sax_parse(text, text + length, &reader);
 
   const int64_t data = 8 + static_cast<int64_t>(length);
-  std::ranges::sort(header.entries, [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
+  std::ranges::sort(header.entries, [](const WeightEntry& a, const WeightEntry& b) {
     return std::pair(a.offset, a.spec.bytes()) < std::pair(b.offset, b.spec.bytes());
   });
   int64_t expected = 0;
-  for (SafetensorsEntry& entry : header.entries) {
+  for (WeightEntry& entry : header.entries) {
     if (entry.offset != expected)
       fail(ErrorKind::input,
            "{}: damaged: \"{}\" starts at byte {} of the data, {} expected (a hole or an overlap)", where,

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "moerge/base/file.h"
+#include "moerge/formats/weight_files.h"
 #include "moerge/tensor/tensor.h"
 
 namespace moerge {
@@ -21,13 +22,8 @@ namespace moerge {
 /// The reference implementation's limit for the JSON header.
 inline constexpr int64_t kMaxSafetensorsHeader = 100'000'000;
 
-struct SafetensorsEntry {
-  TensorSpec spec;
-  int64_t offset;  // of its first byte, from the start of the file
-};
-
 struct SafetensorsHeader {
-  std::vector<SafetensorsEntry> entries;  // by offset
+  std::vector<WeightEntry> entries;  // by offset
   std::map<std::string, std::string> metadata;
 };
 

@@ -1,6 +1,6 @@
 #pragma once
 // A model as the planners see it: what it is called, what it is, and its weights. A folder with config.json
-// and safetensors, or a GGUF file; nothing above has to know which.
+// and safetensors or PyTorch files, or a GGUF file; nothing above has to know which.
 
 #include <compare>
 #include <filesystem>
@@ -32,8 +32,9 @@ struct Model {
   const Architecture* architecture;
   Checkpoint checkpoint;
 
-  /// Opens a folder with config.json and safetensors, a GGUF file, or a folder that holds no safetensors and
-  /// one GGUF file. Throws input for what is damaged and unsupported for what moerge does not read.
+  /// Opens a folder with config.json and safetensors or PyTorch files, a GGUF file, or a folder that holds no
+  /// other weights and one GGUF file. Throws input for what is damaged and unsupported for what moerge does
+  /// not read.
   Model(std::string reference, const ModelLocation& location);
 
   /// The metadata of a GGUF file, null for a folder.

@@ -15,18 +15,15 @@ def base_with_files(case, files):
 
 
 @rows({
-    "PyTorch": (["pytorch_model.bin"], 2, "its weights are PyTorch .bin files, which are not read yet",
-                "safe_serialization=True"),
-    "PyTorch shards": (["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"], 2,
-                       "its weights are PyTorch .bin files"),
     "several GGUF files": (["base.Q4_K_M.gguf", "base.Q8_0.gguf"], 2,
-                           "2 GGUF files in this folder and no safetensors: name the one you mean "
+                           "2 GGUF files in this folder and no other weights: name the one you mean "
                            "(base.Q4_K_M.gguf, base.Q8_0.gguf)"),
-    "nothing": ([], 1, "neither model.safetensors nor model.safetensors.index.json in this folder"),
-    "another name": (["weights.safetensors", "training_args.bin"], 1,
-                     "neither model.safetensors nor model.safetensors.index.json"),
+    "nothing": ([], 1, "no weights in this folder: none of model.safetensors, model.safetensors.index.json, pytorch_model.bin, "
+                       "pytorch_model.bin.index.json"),
+    "another name": (["weights.safetensors", "training_args.bin", "pytorch_model-00001-of-00002.bin"], 1,
+                     "no weights in this folder: none of model.safetensors"),
 })
-def test_folder_without_safetensors(case, names, code, *sentences):
+def test_folder_without_weights(case, names, code, *sentences):
     base_with_files(case, {name: b"x" for name in names})
     case.refused(code, f"{case.path('base')}: ", *sentences)
 

@@ -1,0 +1,70 @@
+#include "moerge/formats/weight_files.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "moerge/base/error.h"
+#include "moerge/base/json.h"
+#include "moerge/formats/pytorch.h"
+#include "moerge/formats/safetensors.h"
+
+namespace moerge {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int64_t kMaxIndex = 64 << 20;  // some hundred thousand tensors
+
+std::vector<WeightEntry> read_safetensors(std::span<const std::byte> file, const std::string& where) {
+  return parse_safetensors(file, where).entries;
+}
+
+constexpr std::array<WeightLayout, 2> kLayouts = {{
+    {"model.safetensors", "model.safetensors.index.json", ".safetensors", read_safetensors},
+    {"pytorch_model.bin", "pytorch_model.bin.index.json", ".bin", parse_pytorch},
+}};
+
+}  // namespace
+
+std::span<const WeightLayout> weight_layouts() { return kLayouts; }
+
+const WeightLayout* find_weight_layout(const fs::path& folder) {
+  const auto found = std::ranges::find_if(kLayouts, [&](const WeightLayout& layout) {
+    return fs::exists(folder / layout.index) || fs::exists(folder / layout.single);
+  });
+  return found == kLayouts.end() ? nullptr : &*found;
+}
+
+WeightReader weight_reader(const fs::path& file) {
+  const auto found = std::ranges::find(kLayouts, file.extension().string(), &WeightLayout::extension);
+  if (found == kLayouts.end())
+    fail(ErrorKind::unsupported, "{}: a file of weights should end in .safetensors or .bin", file.string());
+  return found->read;
+}
+
+void refuse_git_lfs_pointer(std::span<const std::byte> file, const std::string& where) {
+  constexpr std::string_view kPointer = "version https://git-lfs";
+  if (std::string_view(reinterpret_cast<const char*>(file.data()), file.size()).starts_with(kPointer))
+    fail(ErrorKind::input, "{}: a Git LFS pointer, not the file itself: run \"git lfs pull\" in its folder",
+         where);
+}
+
+std::map<std::string, std::string> read_weight_index(const fs::path& file) {
+  const Json index = read_json(file, kMaxIndex);
+  const auto map = index.is_object() ? index.find("weight_map") : index.end();
+  if (map == index.end() || !map->is_object())
+    fail(ErrorKind::input, "{}: no \"weight_map\" in it", file.string());
+  std::map<std::string, std::string> weights;
+  for (const auto& [name, shard] : map->items()) {
+    if (!shard.is_string()) fail(ErrorKind::input, "{}: \"{}\" should name a file", file.string(), name);
+    const std::string value = shard.get<std::string>();
+    // A plain name in the same folder: an index must not reach elsewhere.
+    if (value.empty() || value == "." || value == ".." || value.find('/') != std::string::npos ||
+        value.find('\0') != std::string::npos)
+      fail(ErrorKind::input, "{}: \"{}\" is no file name for a shard", file.string(), value);
+    weights[name] = value;
+  }
+  return weights;
+}
+
+}  // namespace moerge
