@@ -1,5 +1,7 @@
 #include "moerge/base/json.h"
 
+#include <algorithm>
+
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 
@@ -36,7 +38,77 @@ Json parse(std::string_view text, const std::string& where, std::optional<std::s
   }
 }
 
+// Walks over the text of a valid JSON object.
+class MemberScanner {
+ public:
+  explicit MemberScanner(std::string_view text) : text_(text), at_(text.find('{') + 1) {}
+
+  struct Member {
+    std::string key;
+    size_t begin = 0, end = 0;  // of its value
+  };
+  /// Empty at the end; place() is then that of the closing brace.
+  std::optional<Member> next() {
+    skip_space();
+    if (text_[at_] == ',') at_++, skip_space();
+    if (text_[at_] == '}') return {};
+    const size_t key = at_;
+    skip_value();
+    Member member{.key = Json::parse(text_.substr(key, at_ - key)).get<std::string>()};
+    skip_space();
+    at_++;  // the colon
+    skip_space();
+    member.begin = at_;
+    skip_value();
+    member.end = at_;
+    return member;
+  }
+  size_t place() const { return at_; }
+
+ private:
+  void skip_space() { at_ = std::min(text_.find_first_not_of(" \t\r\n", at_), text_.size() - 1); }
+  void skip_value() {
+    int depth = 0;
+    do {
+      const char c = text_[at_];
+      if (c == '"') {
+        for (at_++; text_[at_] != '"'; at_++) at_ += text_[at_] == '\\' ? 1 : 0;
+        at_++;
+      } else if (c == '{' || c == '[') {
+        depth++, at_++;
+      } else if (c == '}' || c == ']') {
+        depth--, at_++;
+      } else if (depth > 0) {
+        at_++;
+      } else {  // a number, true, false or null
+        at_ = std::min(text_.find_first_of(",}] \t\r\n", at_), text_.size());
+      }
+    } while (depth > 0);
+  }
+
+  std::string_view text_;
+  size_t at_;
+};
+
 }  // namespace
+
+std::string set_json_member(std::string_view text, std::string_view key, const Json& value,
+                            const std::string& where) {
+  if (!parse_json(text, where).is_object()) fail(ErrorKind::input, "{}: should be a JSON object", where);
+  const std::string shown = value.dump();
+  MemberScanner scanner(text);
+  std::optional<MemberScanner::Member> found;
+  size_t last = 0;  // the end of the last value
+  while (const auto member = scanner.next()) {
+    if (member->key == key) found = member;
+    last = member->end;
+  }
+  std::string out(text);
+  if (found) return out.replace(found->begin, found->end - found->begin, shown);
+  const std::string added = fmt::format("\n  {}: {}", Json(key).dump(), shown);
+  if (last > 0) return out.insert(last, "," + added);
+  return out.replace(scanner.place(), 1, added + "\n}");
+}
 
 Json parse_json(std::string_view text, const std::string& where) { return parse(text, where, {}); }
 

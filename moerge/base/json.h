@@ -26,6 +26,12 @@ Json parse_json_without(std::string_view skip, std::string_view text, const std:
 /// Reads and parses a file of at most `max_bytes`.
 Json read_json(const std::filesystem::path& file, int64_t max_bytes = 4 << 20);
 
+/// The text of an object with one member set, everything else byte for byte: numbers that this program cannot
+/// hold, spaces, other members. A member that is there keeps its place (of several, the last), a new one
+/// comes last. Throws input for what is no object.
+std::string set_json_member(std::string_view text, std::string_view key, const Json& value,
+                            const std::string& where);
+
 /// Members of an object by name; empty when the member is absent or null. A member of another type is an
 /// error that names `where` and the key.
 std::optional<int64_t> json_int(const Json& object, const char* key, const std::string& where);

@@ -52,5 +52,24 @@ TEST(Json, TypedMembers) {
   EXPECT_THROW(json_string(object, "n", "c"), Error);
 }
 
+TEST(Json, SetsAMemberAndLeavesTheRest) {
+  const auto set = [](std::string_view text) { return set_json_member(text, "k", "a\"b\n", "f.json"); };
+  EXPECT_EQ(set("{}"), "{\n  \"k\": \"a\\\"b\\n\"\n}");
+  EXPECT_EQ(set(" {\n } \n"), " {\n \n  \"k\": \"a\\\"b\\n\"\n} \n");
+  EXPECT_EQ(set("{\"n\": 1000000000000000019884624838656}\n"),
+            "{\"n\": 1000000000000000019884624838656,\n  \"k\": \"a\\\"b\\n\"}\n");
+  EXPECT_EQ(set(R"({"a":{"k":[1,"}",{"x":"\\"}]},"k" : {"k": null} ,"b":"\u006b"})"),
+            R"({"a":{"k":[1,"}",{"x":"\\"}]},"k" : "a\"b\n" ,"b":"\u006b"})");
+  EXPECT_EQ(set(R"({"\u006b":true})"), R"({"\u006b":"a\"b\n"})");
+  EXPECT_EQ(set(R"({"k":1,"k":-2.5e3})"), R"({"k":1,"k":"a\"b\n"})");
+  EXPECT_EQ(set("\xef\xbb\xbf{\"k\":[]}"), "\xef\xbb\xbf{\"k\":\"a\\\"b\\n\"}");
+  for (const char* text : {"[]", "1", "", "{", "{\"k\"}", "{\"a\": 1,}"})
+    EXPECT_THROW(set(text), Error) << text;
+  // Whatever the document, what comes out is valid and says so.
+  for (const char* text :
+       {R"({"a": "\\", "b": [], "k": ""})", R"({"k":{}})", R"({"z":[[["k"]]],"y":{"k":1}})"})
+    EXPECT_EQ(parse_json(set(text), "f.json")["k"], "a\"b\n") << text;
+}
+
 }  // namespace
 }  // namespace moerge

@@ -100,6 +100,7 @@ ExportSource OpenSource::describe(const std::string& name) const {
             .card = model_card(*moe, name),
             .name = name,
             .tokenizer = moe->models.base->gguf(),
+            .chat_template = moe->chat_template ? std::optional(moe->chat_template->text) : std::nullopt,
             .where = moe->config.file};
   if (const Model* gguf = state_->gguf.get())
     return {.folder = gguf->path,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "moerge/base/json.h"
@@ -11,13 +12,14 @@
 namespace moerge {
 
 struct ExportSource {
-  std::filesystem::path folder;             // where tokenizer files and generation_config.json lie
-  Json config;                              // config.json of the model itself
-  std::string card;                         // README.md, may be empty
-  std::string name;                         // of the output model, used when nothing better is known
-  const GgufMetadata* tokenizer = nullptr;  // of a GGUF file that has it instead of the folder
-  const GgufMetadata* general = nullptr;    // of the GGUF file that is written anew
-  std::string where = {};                   // what its config.json is called in messages
+  std::filesystem::path folder;                   // where tokenizer files and generation_config.json lie
+  Json config;                                    // config.json of the model itself
+  std::string card;                               // README.md, may be empty
+  std::string name;                               // of the output model, used when nothing better is known
+  const GgufMetadata* tokenizer = nullptr;        // of a GGUF file that has it instead of the folder
+  const GgufMetadata* general = nullptr;          // of the GGUF file that is written anew
+  std::optional<std::string> chat_template = {};  // instead of the tokenizer's own
+  std::string where = {};                         // what its config.json is called in messages
 };
 
 /// Counted over the tensors of the GGUF.

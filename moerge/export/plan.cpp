@@ -164,6 +164,14 @@ void copy_keys(const GgufMetadata& from, std::string_view prefix, GgufMetadata& 
   }
 }
 
+void replace_chat_templates(GgufMetadata& metadata, const std::string& text) {
+  std::vector<std::string> named = {"tokenizer.chat_templates"};
+  for (const auto& [key, value] : metadata.entries())
+    if (key.starts_with("tokenizer.chat_template.")) named.push_back(key);
+  for (const std::string& key : named) metadata.erase(key);
+  metadata.set("tokenizer.chat_template", text);
+}
+
 }  // namespace
 
 int64_t ExportTensor::source_row(int64_t row) const {
@@ -203,10 +211,14 @@ ExportPlan plan_export(const ExportSource& source, const Plan& plan, const Vocab
   if (source.general) copy_keys(*source.general, "general.", out.metadata);
   add_hyperparameters(out.metadata, *out.family, source.config, source.where);
   out.metadata.set("general.quantization_version", uint32_t{2});
-  if (source.tokenizer)
+  if (source.tokenizer) {
     copy_keys(*source.tokenizer, "tokenizer.", out.metadata);
-  else
-    add(add_vocabulary(out.metadata, source.folder, source.config, vocabulary));
+    if (source.chat_template) replace_chat_templates(out.metadata, *source.chat_template);
+  } else {
+    VocabularyOptions options = vocabulary;
+    options.chat_template = source.chat_template;
+    add(add_vocabulary(out.metadata, source.folder, source.config, options));
+  }
   return out;
 }
 

@@ -4,8 +4,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
-#include "moerge/base/utf8.h"
-#include "moerge/export/sentencepiece_model.h"
+#include "moerge/model/chat_templates.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -199,18 +198,6 @@ class Reader {
     if (add && !is_something(sep_) && !config_.empty()) config_["sep_token"] = eos_;
   }
 
-  // A text file as Python reads it.
-  static std::string read_template(const fs::path& file) {
-    const std::string text = read_file(file, kMaxTemplate);
-    if (!is_utf8(text)) fail(ErrorKind::input, "{} is not UTF-8", file.string());
-    std::string out;
-    for (size_t i = 0; i < text.size(); i++) {
-      if (text[i] == '\r' && i + 1 < text.size() && text[i + 1] == '\n') continue;
-      out += text[i] == '\r' ? '\n' : text[i];
-    }
-    return out;
-  }
-
   Json template_files() const {
     const fs::path single = files_.folder / "chat_template.jinja",
                    older = files_.folder / "chat_template.json";
@@ -222,11 +209,11 @@ class Reader {
     if (const fs::path folder = files_.folder / "additional_chat_templates"; fs::is_directory(folder))
       for (const fs::directory_entry& entry : fs::directory_iterator(folder))
         if (entry.path().extension() == ".jinja") more.push_back(entry.path());
-    if (more.empty()) return read_template(single);
+    if (more.empty()) return read_template_file(single);
     std::ranges::sort(more);
-    Json list = Json::array({{{"name", "default"}, {"template", read_template(single)}}});
+    Json list = Json::array({{{"name", "default"}, {"template", read_template_file(single)}}});
     for (const fs::path& file : more)
-      list.push_back({{"name", file.stem().string()}, {"template", read_template(file)}});
+      list.push_back({{"name", file.stem().string()}, {"template", read_template_file(file)}});
     return list;
   }
 

@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "moerge/export/hf_tokenizer.h"
 #include "moerge/formats/gguf.h"
+#include "moerge/model/hf_tokenizer.h"
 
 namespace moerge {
 

@@ -7,12 +7,12 @@
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/suggest.h"
-#include "moerge/export/hf_tokenizer.h"
 #include "moerge/export/pre_tokenizer.h"
-#include "moerge/export/sentencepiece_model.h"
 #include "moerge/export/special_tokens.h"
 #include "moerge/export/tokenization_check.h"
 #include "moerge/model/gguf_tokenizer.h"
+#include "moerge/model/hf_tokenizer.h"
+#include "moerge/model/sentencepiece_model.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -244,8 +244,9 @@ class Writer {
     if (merges)
       if (std::vector<std::string> list = read_merges(files_); !list.empty())
         metadata_.set("tokenizer.ggml.merges", std::move(list));
-    add_special_tokens(metadata_, read_special_tokens(files_, config_, kSpecialRoles, size, warnings_),
-                       warnings_);
+    SpecialTokens special = read_special_tokens(files_, config_, kSpecialRoles, size, warnings_);
+    if (options_.chat_template) special.chat_template = *options_.chat_template;
+    add_special_tokens(metadata_, special, warnings_);
   }
 
   LlamaVocabulary load_llama() const {

@@ -2,6 +2,7 @@
 // The tokenizer's metadata of a GGUF.
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,8 @@
 namespace moerge {
 
 struct VocabularyOptions {
-  std::string pre;  // llama.cpp's name of the pre-tokenizer; empty: recognise it
+  std::string pre = {};  // llama.cpp's name of the pre-tokenizer; empty: recognise it
+  std::optional<std::string> chat_template = {};  // instead of the tokenizer's own
 };
 
 /// Adds the keys "tokenizer.*" for the tokenizer files of `folder`, as llama.cpp's converter (conversion/ and

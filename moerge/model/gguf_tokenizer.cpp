@@ -2,21 +2,16 @@
 
 #include <algorithm>
 #include <set>
-#include <unordered_map>
 
 #include "moerge/base/error.h"
 #include "moerge/base/json.h"
-#include "moerge/base/parallel.h"
 #include "moerge/model/gguf_pre_tokenizer.h"
+#include "moerge/model/tokenizer_json.h"
 
 namespace moerge {
 namespace {
 
-// Longer than any token that is merged from letters; keeps the work of finding its halves small.
-constexpr size_t kMaxPiece = 1024;
-constexpr size_t kMaxShown = 80;               // of a text in a message
-constexpr int64_t kMaxText = 256 << 20;        // of tokenizer.json
-constexpr std::string_view kSpace = "\u2581";  // how SentencePiece writes it
+constexpr size_t kMaxShown = 80;  // of a text in a message
 
 std::string key(std::string_view name) { return fmt::format("tokenizer.ggml.{}", name); }
 
@@ -87,13 +82,7 @@ Json added_tokens_json(const Vocabulary& vocabulary) {
   for (size_t id = 0; id < vocabulary.tokens.size(); id++) {
     const int32_t type = vocabulary.types[id];
     if (vocabulary.pad[id] || (type != kControl && type != kUserDefined && type != kUnknown)) continue;
-    json.push_back({{"id", id},
-                    {"content", vocabulary.tokens[id]},
-                    {"single_word", false},
-                    {"lstrip", false},
-                    {"rstrip", false},
-                    {"normalized", false},
-                    {"special", type != kUserDefined}});
+    json.push_back(added_token_json(id, vocabulary.tokens[id], type != kUserDefined));
   }
   return json;
 }
@@ -105,46 +94,11 @@ struct Specials {
 };
 
 Json template_json(const Specials& specials, const Vocabulary& vocabulary) {
-  const auto token = [&](size_t id, int sequence) -> Json {
-    return {{"SpecialToken", {{"id", vocabulary.tokens[id]}, {"type_id", sequence}}}};
+  const auto edge = [&](bool add, std::optional<size_t> id) {
+    return add ? EdgeToken{vocabulary.tokens[*id], *id} : EdgeToken{};
   };
-  Json single = Json::array(), pair = Json::array(), tokens = Json::object();
-  const auto add = [&](Json& list, const char* name, int sequence) {
-    if (specials.add_bos) list.push_back(token(*specials.bos, sequence));
-    list.push_back({{"Sequence", {{"id", name}, {"type_id", sequence}}}});
-    if (specials.add_eos) list.push_back(token(*specials.eos, sequence));
-  };
-  add(single, "A", 0);
-  add(pair, "A", 0);
-  add(pair, "B", 1);
-  for (const auto& [used, id] :
-       {std::pair(specials.add_bos, specials.bos), std::pair(specials.add_eos, specials.eos)})
-    if (used) {
-      const std::string& text = vocabulary.tokens[*id];
-      tokens[text] = {{"id", text}, {"ids", Json::array({*id})}, {"tokens", Json::array({text})}};
-    }
-  return {{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", tokens}};
-}
-
-Json bpe_json(Json vocab, Json merges) {
-  return {{"type", "BPE"},
-          {"dropout", nullptr},
-          {"unk_token", nullptr},
-          {"continuing_subword_prefix", nullptr},
-          {"end_of_word_suffix", nullptr},
-          {"fuse_unk", false},
-          {"byte_fallback", false},
-          {"ignore_merges", false},
-          {"vocab", std::move(vocab)},
-          {"merges", std::move(merges)}};
-}
-
-Json document(Json added_tokens) {
-  return {{"version", "1.0"},          {"truncation", nullptr},
-          {"padding", nullptr},        {"added_tokens", std::move(added_tokens)},
-          {"normalizer", nullptr},     {"pre_tokenizer", nullptr},
-          {"post_processor", nullptr}, {"decoder", nullptr},
-          {"model", nullptr}};
+  const EdgeToken bos = edge(specials.add_bos, specials.bos), eos = edge(specials.add_eos, specials.eos);
+  return edges_json(specials.add_bos ? &bos : nullptr, specials.add_eos ? &eos : nullptr);
 }
 
 // -------- "gpt2": bytes as letters, merges by rank
@@ -159,7 +113,7 @@ Json byte_level_document(const GgufMetadata& metadata, const Vocabulary& vocabul
   Json offsets = bytes;
   offsets["trim_offsets"] = false;
 
-  Json out = document(added_tokens_json(vocabulary));
+  Json out = tokenizer_document(added_tokens_json(vocabulary));
   out["normalizer"] = normalizer_json(pre);
   out["pre_tokenizer"] = pre_tokenizer_json(pre);
   out["post_processor"] = offsets;
@@ -174,70 +128,19 @@ Json byte_level_document(const GgufMetadata& metadata, const Vocabulary& vocabul
 
 // -------- "llama": SentencePiece pieces, merges by score
 
-struct Merge {
-  size_t piece, left, right;  // ids
-  size_t left_letters, right_letters;
-};
-
-bool begins_letter(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) != 0x80; }
-
-// Every way to make a piece of two others, the best piece first; of equal ones (a vocabulary without real
-// scores has only such) the lower id, then the longer left half: the order of transformers'
-// convert_slow_tokenizer.py.
-std::vector<Merge> find_merges(const Vocabulary& vocabulary) {
-  std::unordered_map<std::string_view, size_t> ids;
-  for (size_t id = 0; id < vocabulary.tokens.size(); id++)
-    if (!vocabulary.pad[id]) ids.emplace(vocabulary.tokens[id], id);
-  std::vector<Merge> merges;
-  int64_t bytes = 0;
-  for (size_t id = 0; id < vocabulary.tokens.size(); id++) {
-    const std::string_view piece = vocabulary.tokens[id];
-    if (vocabulary.pad[id] || vocabulary.types[id] == kUserDefined || vocabulary.types[id] == kControl)
-      continue;
-    if (piece.size() > kMaxPiece)
-      fail(ErrorKind::input, "{}: damaged vocabulary: token {} has {} bytes", vocabulary.where, id,
-           piece.size());
-    check_interrupted();
-    const auto letters = static_cast<size_t>(std::ranges::count_if(piece, begins_letter));
-    size_t left_letters = 1;
-    for (size_t at = 1; at < piece.size(); at++) {
-      if (!begins_letter(piece[at])) continue;
-      const auto left = ids.find(piece.substr(0, at)), right = ids.find(piece.substr(at));
-      if (left != ids.end() && right != ids.end()) {
-        merges.push_back({id, left->second, right->second, left_letters, letters - left_letters});
-        if ((bytes += std::ssize(piece)) > kMaxText)
-          fail(ErrorKind::input, "{}: damaged vocabulary: its merges take more than {} bytes",
-               vocabulary.where, kMaxText);
-      }
-      left_letters++;
-    }
-  }
-  const auto rank = [&](const Merge& m) {
-    const float score = vocabulary.scores.empty() ? 0 : vocabulary.scores[m.piece];
-    return std::tuple(-score, m.piece, -std::ssize(vocabulary.tokens[m.left]));
-  };
-  std::ranges::sort(merges, [&](const Merge& a, const Merge& b) { return rank(a) < rank(b); });
-  return merges;
-}
-
 Json sentencepiece_document(const GgufMetadata& metadata, const Vocabulary& vocabulary,
                             const Specials& specials) {
-  Json::array_t merges;
-  for (const Merge& merge : find_merges(vocabulary))
-    merges.push_back(vocabulary.tokens[merge.left] + " " + vocabulary.tokens[merge.right]);
-  const bool add_space = metadata.boolean(key("add_space_prefix")).value_or(true);
-  Json normalizers = Json::array(), decoders = Json::array();
-  if (add_space) normalizers.push_back({{"type", "Prepend"}, {"prepend", kSpace}});
-  normalizers.push_back({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kSpace}});
-  decoders.push_back({{"type", "Replace"}, {"pattern", {{"String", kSpace}}}, {"content", " "}});
-  decoders.push_back({{"type", "ByteFallback"}});
-  decoders.push_back({{"type", "Fuse"}});
-  if (add_space) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  ScoredPieces pieces = {.texts = vocabulary.tokens,
+                         .scores = vocabulary.scores,
+                         .absent = vocabulary.pad,
+                         .whole = std::vector<bool>(vocabulary.tokens.size())};
+  for (size_t id = 0; id < vocabulary.tokens.size(); id++)
+    pieces.whole[id] = vocabulary.types[id] == kUserDefined || vocabulary.types[id] == kControl;
+  Json::array_t merges = find_merges(pieces, MergeTies::by_id, vocabulary.where);
 
-  Json out = document(added_tokens_json(vocabulary));
-  out["normalizer"] = {{"type", "Sequence"}, {"normalizers", normalizers}};
+  Json out = tokenizer_document(added_tokens_json(vocabulary));
+  set_piece_spaces(out, metadata.boolean(key("add_space_prefix")).value_or(true));
   if (specials.add_bos || specials.add_eos) out["post_processor"] = template_json(specials, vocabulary);
-  out["decoder"] = {{"type", "Sequence"}, {"decoders", decoders}};
   out["model"] = bpe_json(vocab_json(vocabulary), std::move(merges));
   if (specials.unknown) out["model"]["unk_token"] = vocabulary.tokens[*specials.unknown];
   out["model"]["fuse_unk"] = true;
@@ -276,14 +179,6 @@ Json config_document(const GgufMetadata& metadata, const Vocabulary& vocabulary,
   return out;
 }
 
-std::string dump(const Json& json, int indent, const std::string& where) {
-  try {
-    return json.dump(indent);
-  } catch (const Json::exception&) {
-    fail(ErrorKind::input, "{}: damaged vocabulary: a token or template in it is not UTF-8", where);
-  }
-}
-
 }  // namespace
 
 bool has_gguf_tokenizer(const GgufMetadata& metadata) {
@@ -319,12 +214,9 @@ GgufTokenizer make_gguf_tokenizer(const GgufMetadata& metadata, const std::strin
   specials.add_eos = specials.add_eos && specials.eos;
   const Json json = pieces ? sentencepiece_document(metadata, vocabulary, specials)
                            : byte_level_document(metadata, vocabulary, specials, *pre);
-  GgufTokenizer out = {dump(json, 1, where) + "\n",
-                       dump(config_document(metadata, vocabulary, specials), 2, where) + "\n",
+  GgufTokenizer out = {dump_tokenizer_json(json, 1, where),
+                       dump_tokenizer_json(config_document(metadata, vocabulary, specials), 2, where),
                        {}};
-  if (std::ssize(out.tokenizer_json) > kMaxText)
-    fail(ErrorKind::input, "{}: damaged vocabulary: its tokenizer.json would have {} bytes", where,
-         out.tokenizer_json.size());
   if (specials.bos) out.bos_token = vocabulary.tokens[*specials.bos];
   return out;
 }

@@ -9,6 +9,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/json.h"
+#include "moerge/model/hf_tokenizer.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -29,44 +30,60 @@ struct FreeBytes {
   throw Error(ErrorKind::input, message);
 }
 
-std::string read_if_exists(const fs::path& file) {
-  return fs::exists(file) ? read_file(file, kMaxTokenizerFile) : std::string();
+Json read_settings(const fs::path& file) {
+  if (!fs::exists(file)) return Json::object();
+  Json json = parse_json(read_file(file, kMaxTokenizerFile), file.string());
+  if (!json.is_object()) fail(ErrorKind::input, "{}: should be a JSON object", file.string());
+  return json;
 }
 
-// A special token is written as its text or as an object with "content".
-std::optional<std::string> special_token(const Json& json, const char* key, const std::string& where) {
-  const auto found = json.find(key);
-  if (found == json.end() || found->is_null()) return {};
-  if (found->is_object()) return json_string(*found, "content", where);
-  return json_string(json, key, where);
+// Classes that have a token where the files state none.
+struct ClassBos {
+  std::string_view tokenizer_class, text;
+};
+constexpr ClassBos kClassBos[] = {
+    {"LlamaTokenizer", "<s>"}, {"CodeLlamaTokenizer", "<s>"}, {"GPT2Tokenizer", "<|endoftext|>"}};
+
+// A token with a role is found in any text, also where tokenizer.json has it in the vocabulary alone. False
+// when it is no token.
+bool recognise(Tokenizer& tokenizer, const std::string& text) {
+  if (tokenizer.encode(text).size() == 1) return true;
+  const std::vector<Token> tokens = tokenizer.tokens();
+  if (std::ranges::find(tokens, text, &Token::text) == tokens.end()) return false;
+  tokenizer.add_tokens(std::array{Token{.text = text, .added = true, .special = true}});
+  return true;
 }
 
-std::optional<std::string> find_bos(const fs::path& folder) {
-  std::string tokenizer_class;
-  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
-    const fs::path file = folder / name;
-    const std::string text = read_if_exists(file);
-    if (text.empty()) continue;
-    const Json json = parse_json(text, file.string());
-    if (!json.is_object()) fail(ErrorKind::input, "{}: should be a JSON object", file.string());
-    if (const auto token = special_token(json, "bos_token", file.string())) return token;
-    if (json.contains("bos_token")) return {};  // an explicit null
-    if (const auto value = json_string(json, "tokenizer_class", file.string())) tokenizer_class = *value;
+// The beginning-of-sequence token that a folder with tokenizer.json states, or that its class has.
+std::optional<std::string> find_bos(const fs::path& folder, Tokenizer& tokenizer) {
+  const fs::path file = folder / "tokenizer_config.json";
+  const Json config = read_settings(file), map = read_settings(folder / "special_tokens_map.json");
+  const StatedToken bos = stated_token(config, map, "bos_token", folder);
+  if (bos.stated) {
+    if (bos.text) recognise(tokenizer, *bos.text);
+    return bos.text;
   }
-  // The one class whose default is not "none".
-  if (tokenizer_class.starts_with("Llama") || tokenizer_class.starts_with("CodeLlama")) return "<s>";
+  std::string stated = json_string(config, "tokenizer_class", file.string()).value_or("");
+  if (stated.ends_with("Fast")) stated.resize(stated.size() - 4);
+  for (const ClassBos& row : kClassBos)
+    if (row.tokenizer_class == stated && recognise(tokenizer, std::string(row.text)))
+      return std::string(row.text);
   return {};
 }
 
-std::string read_tokenizer_json(const fs::path& folder) {
+Tokenizer open_tokenizer(const fs::path& folder) {
   const fs::path file = folder / "tokenizer.json";
-  if (fs::exists(file)) return read_file(file, kMaxTokenizerFile);
-  if (fs::exists(folder / "tokenizer.model"))
-    fail(ErrorKind::unsupported,
-         "{}: only a SentencePiece tokenizer.model here; save the tokenizer once with transformers "
-         "(AutoTokenizer.from_pretrained(...).save_pretrained(...)) to get tokenizer.json",
-         folder.string());
-  fail(ErrorKind::input, "{}: no tokenizer.json in this folder", folder.string());
+  if (fs::exists(file)) {
+    Tokenizer tokenizer(read_file(file, kMaxTokenizerFile), {}, file.string());
+    tokenizer.set_bos_token(find_bos(folder, tokenizer));
+    return tokenizer;
+  }
+  if (!fs::exists(folder / "tokenizer.model"))
+    fail(ErrorKind::input, "{}: neither tokenizer.json nor tokenizer.model in this folder", folder.string());
+  const fs::path config = folder / "config.json";
+  return std::move(
+      load_hf_tokenizer(read_tokenizer_files(folder), fs::exists(config) ? read_json(config) : Json::object())
+          .tokenizer);
 }
 
 }  // namespace
@@ -82,10 +99,7 @@ Tokenizer::Tokenizer(std::string_view json, std::optional<std::string> bos_token
   if (!handle_) fail_with(where_, error);
 }
 
-Tokenizer::Tokenizer(const fs::path& folder)
-    : Tokenizer(read_tokenizer_json(folder), {}, (folder / "tokenizer.json").string()) {
-  bos_token_ = find_bos(folder);
-}
+Tokenizer::Tokenizer(const fs::path& folder) : Tokenizer(open_tokenizer(folder)) {}
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special) const {
   char* error = nullptr;

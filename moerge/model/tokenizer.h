@@ -1,5 +1,5 @@
 #pragma once
-// A model's tokenizer.json, through the Hugging Face tokenizers library.
+// A model's tokenizer.json, or what its tokenizer.model becomes, through the Hugging Face tokenizers library.
 
 #include <cstdint>
 #include <filesystem>
@@ -26,8 +26,8 @@ struct Token {
 
 class Tokenizer {
  public:
-  /// Reads FOLDER/tokenizer.json, tokenizer_config.json and special_tokens_map.json. Throws input or
-  /// unsupported (only tokenizer.model in the folder).
+  /// Reads FOLDER/tokenizer.json, tokenizer_config.json and special_tokens_map.json; without tokenizer.json,
+  /// tokenizer.model and what the files beside it add (hf_tokenizer.h). Throws input or unsupported.
   explicit Tokenizer(const std::filesystem::path& folder);
   /// From the text of a tokenizer.json; `where` starts messages.
   Tokenizer(std::string_view json, std::optional<std::string> bos_token, std::string where);
@@ -37,6 +37,7 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool add_special = false) const;
   /// The beginning-of-sequence token's text as transformers knows it, if the model has one.
   const std::optional<std::string>& bos_token() const { return bos_token_; }
+  void set_bos_token(std::optional<std::string> text) { bos_token_ = std::move(text); }
   /// Special tokens are kept, ids outside the vocabulary skipped.
   std::string decode(std::span<const int32_t> ids) const;
   int64_t vocab_size() const;  // added tokens included

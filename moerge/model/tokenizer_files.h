@@ -15,11 +15,14 @@ bool has_tokenizer(const Model& model);
 /// Throws input or unsupported.
 Tokenizer read_tokenizer(const Model& model);
 
-/// True when both models' tokenizer.json hold the same bytes; false where that takes more than a look.
+/// True when the files that both models' tokens come from hold the same bytes; false where that takes more
+/// than a look.
 bool same_tokenizer_file(const Model& a, const Model& b);
 
 /// Puts tokenizer, chat templates and generation settings into a folder that is being made: a folder's files
 /// byte for byte, those of a GGUF file generated. Writes nothing for a GGUF file without a vocabulary.
-void write_tokenizer_files(const Model& model, const std::filesystem::path& folder);
+/// `chat_template`: this one instead of all that the model brings, in tokenizer_config.json alone.
+void write_tokenizer_files(const Model& model, const std::filesystem::path& folder,
+                           const std::string* chat_template = nullptr);
 
 }  // namespace moerge

@@ -33,6 +33,11 @@ void check_build(const MoePlan& moe, const BuildOptions& options) {
       fail(ErrorKind::usage,
            "the output {} and the model \"{}\" lie in one another: choose another output folder",
            options.out.string(), model->name);
+  if (moe.chat_template && !options.copy_tokenizer)
+    fail(ErrorKind::usage,
+         "{}: a chat_template is written into the tokenizer's files, which --no-copy-tokenizer leaves out: "
+         "take one of the two away",
+         moe.config.chat_template.place);
   const int64_t needed = moe.plan.totals().bytes + kSmallFiles, free = free_space(options.out);
   if (needed > free)
     fail(ErrorKind::io, "not enough space for {}: {} needed, {} free", options.out.string(),
@@ -48,7 +53,9 @@ std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options,
   run_weights(moe, sink, options, job, reporter, "weights");
   write_file(folder.path() / "config.json", moe.model_config.dump(2) + "\n");
   write_file(folder.path() / "mergekit_moe_config.yml", moe.config.yaml);
-  if (options.copy_tokenizer) write_tokenizer_files(*moe.models.base, folder.path());
+  if (options.copy_tokenizer)
+    write_tokenizer_files(*moe.models.base, folder.path(),
+                          moe.chat_template ? &moe.chat_template->text : nullptr);
   if (options.write_card) {
     const fs::path target = fs::weakly_canonical(options.out);
     write_file(folder.path() / "README.md",

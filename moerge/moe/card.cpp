@@ -71,8 +71,10 @@ std::string model_card(const MoePlan& moe, const std::string& name) {
   for (size_t e = 0; e < moe.models.experts.size(); e++)
     out += fmt::format("{}. {} ({})\n", e, link(*moe.models.experts[e]),
                        describe_prompts(moe.config.experts[e]));
-  out += fmt::format("\nRouters: gate_mode {}. Weights: {}.\n\n## Configuration\n\n",
-                     code_span(moe.config.gate_mode), info(moe.dtype).torch);
+  out += fmt::format("\nRouters: gate_mode {}. Weights: {}.", code_span(moe.config.gate_mode),
+                     info(moe.dtype).torch);
+  if (moe.chat_template) out += fmt::format(" Chat template: {}.", code_span(moe.chat_template->origin));
+  out += "\n\n## Configuration\n\n";
   out += code_block("yaml", moe.config.yaml);
   out += "\n## Usage\n\n";
   out += code_block(

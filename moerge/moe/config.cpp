@@ -9,13 +9,15 @@
 
 #include "moerge/base/suggest.h"
 #include "moerge/base/yaml.h"
+#include "moerge/model/chat_templates.h"
 #include "moerge/moe/gates/gate.h"
 
 namespace moerge {
 namespace {
 
-constexpr std::array<std::string_view, 7> kTopKeys = {
-    "base_model", "experts", "shared_experts", "gate_mode", "dtype", "experts_per_token", "architecture"};
+constexpr std::array<std::string_view, 8> kTopKeys = {"base_model",   "experts",      "shared_experts",
+                                                      "gate_mode",    "dtype",        "experts_per_token",
+                                                      "architecture", "chat_template"};
 constexpr std::array<std::string_view, 5> kExpertKeys = {"source_model", "positive_prompts",
                                                          "negative_prompts", "noise_scale", "residual_scale"};
 constexpr std::array<std::string_view, 3> kDTypes = {"bfloat16", "float16", "float32"};
@@ -120,6 +122,47 @@ void read_dtype(const YamlNode& root, MoeConfig& config, YamlProblems& problems)
                              fmt::join(kDTypes, ", ")));
 }
 
+void read_chat_template(const YamlNode& root, MoeConfig& config, YamlProblems& problems) {
+  using Kind = ChatTemplateChoice::Kind;
+  const auto value = problems.text(root, "chat_template");
+  if (!value) return;
+  const YamlNode& node = *root.find("chat_template");
+  ChatTemplateChoice& choice = config.chat_template;
+  choice.value = *value;
+  choice.place = fmt::format("{}:{}:{}", config.file, node.line, node.column);
+  if (*value == "base") {
+    choice.kind = Kind::base;
+    return;
+  }
+  const auto expert = std::ranges::find(config.experts, *value, &ExpertConfig::source_model);
+  if (expert != config.experts.end() && !value->empty()) {
+    choice.kind = Kind::expert;
+    choice.expert = static_cast<size_t>(expert - config.experts.begin());
+    return;
+  }
+  std::vector<std::string_view> names = {"base"}, built_in;
+  for (const BuiltInTemplate& known : built_in_templates()) built_in.push_back(known.name);
+  if (std::ranges::count(built_in, *value) > 0) {
+    choice.kind = Kind::built_in;
+    return;
+  }
+  std::error_code error;
+  choice.file = std::filesystem::path(config.file).parent_path() / *value;
+  if (!value->empty() && std::filesystem::is_regular_file(choice.file, error)) {
+    choice.kind = Kind::file;
+    return;
+  }
+  names.insert(names.end(), built_in.begin(), built_in.end());
+  for (const ExpertConfig& known : config.experts) names.push_back(known.source_model);
+  const std::string close = nearest(*value, names);
+  problems.error(
+      node,
+      fmt::format("unknown chat_template \"{}\"{}; possible are \"base\", an expert's source_model as it "
+                  "is written here, {}, or a file (there is no {})",
+                  *value, close.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", close),
+                  fmt::join(built_in, ", "), choice.file.string()));
+}
+
 void check_experts_per_token(const YamlNode& root, const MoeConfig& config, YamlProblems& problems) {
   const YamlNode* node = root.find("experts_per_token");
   const YamlNode& at = node ? *node : *root.find("experts");
@@ -206,6 +249,7 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
   config.architecture = problems.text(root, "architecture").value_or("");
   if (const YamlNode* node = root.find("architecture"))
     config.architecture_place = fmt::format("{}:{}:{}", file, node->line, node->column);
+  read_chat_template(root, config, problems);
   if (config.experts.empty()) {
     if (!has_value(root, "experts") || root.find("experts")->kind == YamlNode::Kind::sequence)
       problems.error(root, "no \"experts\": the list of models whose FFNs become the experts");

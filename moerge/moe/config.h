@@ -1,6 +1,7 @@
 #pragma once
 // The YAML of mergekit-moe: which base, which experts, which prompts.
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,17 @@ struct ExpertConfig {
   double residual_scale = 1;  // factor on ffn_down
 };
 
+/// Where the output's chat template comes from. A text that could mean several things means the first of
+/// these from `base` on; a file of such a name is written "./NAME".
+struct ChatTemplateChoice {
+  enum class Kind { unchanged, base, expert, built_in, file };
+  Kind kind = Kind::unchanged;  // the base's files, byte for byte
+  std::string value;            // as written
+  size_t expert = 0;            // its place in the list
+  std::filesystem::path file;
+  std::string place;  // "FILE:LINE:COLUMN"
+};
+
 struct MoeConfig {
   std::string base_model;
   std::vector<ExpertConfig> experts, shared_experts;
@@ -25,14 +37,16 @@ struct MoeConfig {
   int64_t experts_per_token = 2;
   std::string architecture;        // output family, empty: chosen
   std::string architecture_place;  // "FILE:LINE:COLUMN" of it
+  ChatTemplateChoice chat_template;
 
   std::string file;                   // where it was read from, for messages
   std::string yaml;                   // the document itself
   std::vector<std::string> warnings;  // unknown keys and the like
 };
 
-/// Reads and checks a document as far as it can be checked without a model. Throws config with all problems
-/// at once, one "FILE:LINE:COLUMN: message" a line. `allow_all_same`: experts may all be one model.
+/// Reads and checks a document as far as it can be checked without a model; `file` need not exist, but what
+/// is relative is relative to its folder. Throws config with all problems at once, one "FILE:LINE:COLUMN:
+/// message" a line. `allow_all_same`: experts may all be one model.
 MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool allow_all_same);
 
 }  // namespace moerge

@@ -5,6 +5,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/moe/gates/gate.h"
+#include "moerge/testing/temp_dir.h"
 
 namespace moerge {
 namespace {
@@ -156,6 +157,45 @@ TEST(GateModes, EveryModeIsFoundByItsName) {
     EXPECT_NE(mode.make, nullptr);
     EXPECT_EQ(parse(kTwo + fmt::format("gate_mode: {}\n", mode.name)).gate_mode, mode.name);
   }
+}
+
+TEST(MoeConfig, ChatTemplateIsOneOfFourThings) {
+  using Kind = ChatTemplateChoice::Kind;
+  const testing::TempDir dir;
+  dir.write("t.jinja", "x");
+  dir.write("chatml", "x");
+  dir.write("folder/f", "x");
+  const std::string yaml = dir / "c.yaml";
+  const auto choose = [&](const std::string& value) {
+    return parse_moe_config(kTwo + "chat_template: " + value + "\n", yaml, false).chat_template;
+  };
+  EXPECT_EQ(parse(kTwo).chat_template.kind, Kind::unchanged);
+  EXPECT_EQ(choose("null").kind, Kind::unchanged);
+  EXPECT_EQ(choose("base").kind, Kind::base);
+  EXPECT_EQ(choose("base").place, yaml + ":10:16");
+  EXPECT_EQ(choose("b").kind, Kind::expert);
+  EXPECT_EQ(choose("b").expert, 1u);
+  for (const char* name : {"chatml", "llama3", "mistral", "alpaca"})
+    EXPECT_EQ(choose(name).kind, Kind::built_in) << name;
+  EXPECT_EQ(choose("./chatml").file, dir / "./chatml");
+  EXPECT_EQ(choose("t.jinja").kind, Kind::file);
+  EXPECT_EQ(choose((dir / "t.jinja").string()).file, dir / "t.jinja");
+  // An expert of a built-in template's name comes first.
+  std::string named = kTwo + "chat_template: chatml\n";
+  named.replace(named.find("source_model: b"), 15, "source_model: chatml");
+  EXPECT_EQ(parse_moe_config(named, yaml, false).chat_template.kind, Kind::expert);
+}
+
+TEST(MoeConfig, UnknownChatTemplate) {
+  expect_refused(
+      kTwo + "chat_template: chatlm\n",
+      "c.yaml:10:16: unknown chat_template \"chatlm\" (did you mean \"chatml\"?); possible are "
+      "\"base\", an expert's source_model as it is written here, chatml, llama3, mistral, alpaca, or a "
+      "file (there is no chatlm)");
+  expect_refused(kTwo + "chat_template: /\n", "c.yaml:10:16: unknown chat_template \"/\"");
+  expect_refused(kTwo + "chat_template: ''\n", "c.yaml:10:16: unknown chat_template \"\"");
+  expect_refused(kTwo + "chat_template: [base]\n", "c.yaml:10:16: ");
+  expect_refused(kTwo + "chat_templat: base\n", "chat_template");
 }
 
 }  // namespace

@@ -119,6 +119,12 @@ void compare_tokenizers(MoePlan& moe, const Tokenizer& base) {
   }
 }
 
+// A tokenizer.model need not be one that this program reads where it does not have to: Llama 3's is none of
+// SentencePiece's.
+bool only_copied(const Model& base) {
+  return !base.gguf() && !std::filesystem::exists(base.path / "tokenizer.json");
+}
+
 void prepare_gates(MoePlan& moe, uint64_t seed) {
   const Model& base = *moe.models.base;
   moe.gate_input.layers = base.config.layers;
@@ -130,6 +136,17 @@ void prepare_gates(MoePlan& moe, uint64_t seed) {
   if (moe.gate_mode->needs == GateNeeds::nothing) {
     moe.gate_input.experts.resize(moe.config.experts.size());
     if (!has_tokenizer(base)) return;
+    if (only_copied(base)) {
+      try {
+        compare_tokenizers(moe, read_tokenizer(base));
+      } catch (const Error& error) {
+        moe.warnings.push_back(
+            fmt::format("the base's tokenizer is copied as it is, but cannot be compared with "
+                        "the experts': {}",
+                        error.message()));
+      }
+      return;
+    }
   }
   const Tokenizer tokenizer = read_tokenizer(base);
   if (moe.gate_mode->needs != GateNeeds::nothing) tokenise_prompts(moe, tokenizer);
@@ -238,6 +255,7 @@ MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& op
   // stored.
   moe.dtype =
       moe.config.dtype.value_or(base.dtype.value_or(moe.models.base->tensor(Role::embedding).spec.dtype));
+  moe.chat_template = choose_chat_template(moe.config, moe.models, moe.warnings);
   prepare_gates(moe, options.seed);
   moe.plan.seed = options.seed;
   Steps(moe).add_all();

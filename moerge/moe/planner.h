@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "moerge/model/model.h"
+#include "moerge/moe/chat_template.h"
 #include "moerge/moe/config.h"
 #include "moerge/moe/gates/gate.h"
 #include "moerge/moe/outputs/output.h"
@@ -40,7 +41,8 @@ struct MoePlan {
   /// The router rows, once they are made; the plan's router steps read them.
   std::shared_ptr<std::shared_future<GateTable>> gates = std::make_shared<std::shared_future<GateTable>>();
   Plan plan;
-  Json model_config;  // config.json of the output
+  Json model_config;                          // config.json of the output
+  std::optional<ChatTemplate> chat_template;  // instead of the base's
   std::vector<std::string> warnings;
   int64_t total_parameters = 0, active_parameters = 0;  // active: used for one token
   int64_t prompts = 0, prompt_tokens = 0;

@@ -67,6 +67,7 @@ std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes) {
   }
   out += fmt::format("  routers   gate_mode {}: {}", moe.gate_mode->name, moe.gate_mode->summary);
   if (moe.prompt_tokens > 0) out += fmt::format(" ({} prompts, {} tokens)", moe.prompts, moe.prompt_tokens);
+  if (moe.chat_template) out += fmt::format("\n  chat      template {}", moe.chat_template->origin);
   out += fmt::format("\n  written   {} in {} file{}: {} copied, {} converted, {} computed",
                      human_bytes(totals.bytes), files, files == 1 ? "" : "s", human_bytes(totals.copied),
                      human_bytes(totals.converted), human_bytes(totals.computed));
@@ -100,6 +101,9 @@ Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
         {"copied", totals.copied},
         {"converted", totals.converted},
         {"computed", totals.computed}}},
+      {"chat_template", moe.chat_template
+                            ? Json{{"from", moe.chat_template->origin}, {"template", moe.chat_template->text}}
+                            : Json(nullptr)},
       {"warnings", moe.warnings},
       {"config", moe.model_config},
       {"tensors", std::move(tensors)}};

@@ -21,7 +21,9 @@ struct SentencePiece {
 
 struct SentencePieceModel {
   std::vector<SentencePiece> pieces;  // at their ids
-  bool merges = false;                // trained by merging pairs, as llama.cpp applies it; else "unigram"
+  bool merges = false;                // trained by merging pairs ("bpe"), as llama.cpp applies it
+  bool unigram = true;                // trained as "unigram"; else one of "bpe", "word" and "char"
+  std::string unknown = "<unk>";      // the piece for what has no other
 };
 
 /// More than any vocabulary; bounds what a number in a file can make this program allocate.

@@ -1,4 +1,4 @@
-#include "moerge/export/sentencepiece_model.h"
+#include "moerge/model/sentencepiece_model.h"
 
 #include <gtest/gtest.h>
 
@@ -39,7 +39,13 @@ TEST(SentencePieceModel, PiecesScoresAndTypes) {
   EXPECT_EQ(model.pieces[4].type, PieceType::unused);
   EXPECT_EQ(model.pieces[5].type, PieceType::control);
   EXPECT_TRUE(model.merges);
-  EXPECT_FALSE(parse(testing::sentencepiece_bytes({{"a", 0, 1}}, false)).merges);
+  EXPECT_FALSE(model.unigram);
+  EXPECT_EQ(model.unknown, "<unk>");
+  const SentencePieceModel other = parse(testing::sentencepiece_bytes({{"a", 0, 1}}, false) +
+                                         protobuf_bytes(2, protobuf_varint(45 << 3 | 2) + "\x03[U]"));
+  EXPECT_FALSE(other.merges);
+  EXPECT_TRUE(other.unigram);
+  EXPECT_EQ(other.unknown, "[U]");
 }
 
 TEST(SentencePieceModel, SkipsWhatItDoesNotKnow) {

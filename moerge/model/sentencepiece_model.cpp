@@ -1,4 +1,4 @@
-#include "moerge/export/sentencepiece_model.h"
+#include "moerge/model/sentencepiece_model.h"
 
 #include <bit>
 #include <cmath>
@@ -15,8 +15,8 @@ constexpr uint64_t kPieces = 1, kTrainerSpec = 2;
 // ModelProto.SentencePiece
 constexpr uint64_t kText = 1, kScore = 2, kType = 3;
 // TrainerSpec
-constexpr uint64_t kModelType = 3;
-constexpr uint64_t kMerging = 2;  // BPE; the default is 1, unigram
+constexpr uint64_t kModelType = 3, kUnknownPiece = 45;
+constexpr uint64_t kUnigram = 1, kMerging = 2;  // BPE; the default is unigram
 
 // One field of a message. `number` holds a varint or the bits of a fixed32 or fixed64, `bytes` the rest.
 struct Field {
@@ -120,9 +120,15 @@ SentencePieceModel parse_sentencepiece_model(std::span<const std::byte> bytes, c
       model.pieces.push_back(parse_piece(field->bytes, model.pieces.size(), where));
     } else if (field->id == kTrainerSpec) {
       Message trainer(field->bytes, where);
-      while (const auto setting = trainer.next())
-        if (setting->id == kModelType && setting->wire_type == kVarint)
+      while (const auto setting = trainer.next()) {
+        if (setting->id == kModelType && setting->wire_type == kVarint) {
           model.merges = setting->number == kMerging;
+          model.unigram = setting->number == kUnigram;
+        } else if (setting->id == kUnknownPiece && setting->wire_type == kBytes) {
+          model.unknown.assign(reinterpret_cast<const char*>(setting->bytes.data()), setting->bytes.size());
+          if (!is_utf8(model.unknown)) fail(ErrorKind::input, "{}: its unknown piece is not UTF-8", where);
+        }
+      }
     }
   }
   if (model.pieces.empty()) fail(ErrorKind::input, "{}: no pieces: not a SentencePiece model", where);

@@ -1,8 +1,9 @@
 #pragma once
-// The tokenizer of a model folder as transformers' AutoTokenizer has it: tokenizer.json and what the files
-// beside it add.
+// The tokenizer of a model folder as transformers' AutoTokenizer has it: tokenizer.json, or what
+// tokenizer.model becomes, and what the files beside it add.
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,11 +32,23 @@ struct HfTokenizer {
   std::vector<std::string> special;
 };
 
-/// tokenizer.json must be there. `config` is the model's config.json. Throws input.
+/// tokenizer.json or tokenizer.model must be there. `config` is the model's config.json. Throws input.
 HfTokenizer load_hf_tokenizer(const TokenizerFiles& files, const Json& config);
 
 /// The tokens of tokenizer_config.json's "added_tokens_decoder", in the file's order.
 std::vector<Token> decoder_tokens(const TokenizerFiles& files);
+
+/// What tokenizer files state for a special token such as "bos_token".
+struct StatedToken {
+  bool stated = false;              // they may state that there is none
+  std::optional<std::string> text;  // empty: none
+};
+
+/// As transformers reads them: special_tokens_map.json outweighs tokenizer_config.json where that has no
+/// "added_tokens_decoder", and is not read at all where it has. Throws input for what is neither a text, an
+/// object with "content" nor null.
+StatedToken stated_token(const Json& tokenizer_config, const Json& special_tokens_map, const char* key,
+                         const std::filesystem::path& folder);
 
 /// Members of an object whatever it is: null when it is no object or has no such member.
 const Json& member(const Json& object, std::string_view key);

@@ -1,4 +1,4 @@
-#include "moerge/export/hf_tokenizer.h"
+#include "moerge/model/hf_tokenizer.h"
 
 #include <algorithm>
 #include <charconv>
@@ -7,6 +7,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/model/sentencepiece_tokenizer.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -38,8 +39,11 @@ Json read_object(const fs::path& file) {
   return json;
 }
 
+bool only_pieces(const TokenizerFiles& files) { return files.tokenizer.is_null() && files.sentencepiece; }
+
 // The class that AutoTokenizer picks, without "Fast"; empty where it is one without defaults.
 std::string tokenizer_class(const TokenizerFiles& files, const Json& config) {
+  if (only_pieces(files)) return "LlamaTokenizer";
   std::string stated = token_text(member(files.tokenizer_config, "tokenizer_class"));
   if (stated.empty()) stated = token_text(member(config, "tokenizer_class"));
   if (stated.ends_with("Fast")) stated.resize(stated.size() - 4);
@@ -169,6 +173,18 @@ class Additions {
 
 }  // namespace
 
+StatedToken stated_token(const Json& tokenizer_config, const Json& special_tokens_map, const char* key,
+                         const fs::path& folder) {
+  const bool older = !tokenizer_config.contains("added_tokens_decoder");
+  const bool mapped = older && special_tokens_map.contains(key);
+  const Json& settings = mapped ? special_tokens_map : tokenizer_config;
+  if (!settings.contains(key)) return {};
+  const Json& value = settings[key];
+  const std::string where =
+      (folder / (mapped ? "special_tokens_map.json" : "tokenizer_config.json")).string();
+  return {true, value.is_object() ? json_string(value, "content", where) : json_string(settings, key, where)};
+}
+
 const Json& member(const Json& object, std::string_view key) {
   static const Json null;
   if (!object.is_object()) return null;
@@ -218,7 +234,11 @@ TokenizerFiles read_tokenizer_files(const fs::path& folder) {
 }
 
 HfTokenizer load_hf_tokenizer(const TokenizerFiles& files, const Json& config) {
-  HfTokenizer out{.tokenizer = Tokenizer(files.folder), .special = {}};
+  HfTokenizer out{.tokenizer = only_pieces(files) ? Tokenizer(make_sentencepiece_tokenizer(files, config),
+                                                              sentencepiece_bos(files),
+                                                              (files.folder / "tokenizer.model").string())
+                                                  : Tokenizer(files.folder),
+                  .special = {}};
   const Additions additions(files, config);
   std::set<std::string> known, added;
   for (Token& token : out.tokenizer.tokens()) {
