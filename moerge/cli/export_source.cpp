@@ -4,6 +4,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/model/quantization.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/gate_job.h"
 
@@ -44,7 +45,7 @@ struct OpenSource::State {
   // Of a folder.
   fs::path folder;
   std::unique_ptr<Checkpoint> checkpoint;
-  std::unique_ptr<Model> gguf;  // instead, when it is a GGUF file
+  std::unique_ptr<Model> model;  // instead: a GGUF file, or weights that are computed from the stored ones
   Plan plan;
   Json config;
 
@@ -56,24 +57,37 @@ struct OpenSource::State {
     warnings = moe->warnings;
   }
 
-  void open_gguf(const std::string& source, const fs::path& file) {
-    gguf = std::make_unique<Model>(source, ModelLocation{file});
-    name = file.stem().string();
-    config = gguf->config.raw;
-    plan = plan_checkpoint(gguf->checkpoint);
+  void open_as_model(const std::string& source, const ModelLocation& location) {
+    model = std::make_unique<Model>(source, location);
+    config = model->config.raw;
+    plan = plan_checkpoint(model->checkpoint);
   }
 
   void open_model(const std::string& source, const SourceOptions& options) {
     const ModelLocation location = resolve_model(source, {}, environment_of(options));
-    if (!fs::is_directory(location.path)) return open_gguf(source, location.path);
-    if (const auto file = find_gguf(location.path)) return open_gguf(source, *file);
-    folder = fs::weakly_canonical(location.path);
-    if (!folder.has_filename()) folder = folder.parent_path();
-    name = location.hub_name.empty() ? folder.filename().string()
-                                     : location.hub_name.substr(location.hub_name.find('/') + 1);
-    config = read_json(folder / "config.json");
-    checkpoint = std::make_unique<Checkpoint>(folder);
-    plan = plan_checkpoint(*checkpoint);
+    const auto name_of = [](const fs::path& path, const std::string& hub_name) {
+      if (!hub_name.empty()) return hub_name.substr(hub_name.find('/') + 1);
+      const fs::path whole = fs::weakly_canonical(path);
+      return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+    };
+    const bool is_folder = fs::is_directory(location.path);
+    const auto gguf = is_folder ? find_gguf(location.path) : location.path;
+    if (gguf) {
+      name = gguf->stem().string();
+      open_as_model(source, {.path = *gguf, .adapter = location.adapter});
+    } else {
+      folder = fs::weakly_canonical(location.path);
+      if (!folder.has_filename()) folder = folder.parent_path();
+      name = name_of(location.path, location.hub_name);
+      config = read_json(folder / "config.json");
+      if (!location.adapter.empty() || (config.is_object() && find_quantization(config))) {
+        open_as_model(source, location);
+      } else {
+        checkpoint = std::make_unique<Checkpoint>(folder);
+        plan = plan_checkpoint(*checkpoint);
+      }
+    }
+    if (!location.adapter.empty()) name += "-" + name_of(location.adapter, location.adapter_hub_name);
   }
 };
 
@@ -102,7 +116,7 @@ ExportSource OpenSource::describe(const std::string& name) const {
             .tokenizer = moe->models.base->gguf(),
             .chat_template = moe->chat_template ? std::optional(moe->chat_template->text) : std::nullopt,
             .where = moe->config.file};
-  if (const Model* gguf = state_->gguf.get())
+  if (const Model* gguf = state_->model.get(); gguf && gguf->gguf())
     return {.folder = gguf->path,
             .config = state_->config,
             .card = {},

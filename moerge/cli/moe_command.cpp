@@ -38,8 +38,9 @@ constexpr ForeignFlag kForeign[] = {
     {"--trust-remote-code,!--no-trust-remote-code", false, "no code from a model folder is ever run"},
     {"--unsafe-truncate-embeddings,!--no-unsafe-truncate-embeddings", false,
      "embeddings are the base model's"},
-    {"--lora-merge-cache", true, "LoRA adapters are not read yet"},
-    {"--lora-merge-dtype", true, "LoRA adapters are not read yet"},
+    {"--lora-merge-cache", true, "LoRA adapters are added while weights are read; no merged copy is kept"},
+    {"--lora-merge-dtype", true,
+     "a LoRA adapter is added in float32 and rounded once to the model's own type"},
     {"--safe-serialization,!--no-safe-serialization", false, "the result is always safetensors"},
 };
 

@@ -57,6 +57,14 @@ void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::sp
   }
 }
 
+void release_rows(const StoredTensor& tensor, int64_t first, int64_t count) {
+  if (tensor.rows() == 0) return;
+  const std::span<const std::byte> stored = tensor.stored_bytes();
+  const size_t row_bytes = stored.size() / static_cast<size_t>(tensor.rows());
+  tensor.file->release(
+      stored.subspan(static_cast<size_t>(first) * row_bytes, static_cast<size_t>(count) * row_bytes));
+}
+
 fs::path place_of(const StoredTensor& tensor) {
   const fs::path& file = tensor.file->file().path();
   return is_gguf_name(file) ? file : file.parent_path();

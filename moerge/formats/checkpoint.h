@@ -56,6 +56,10 @@ struct Derivation {
 /// that its spec names; `out` holds count * row_bytes().
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out);
 
+/// Gives back the pages of the file that these rows were read from; about these, where a row is not read from
+/// the one row in its place.
+void release_rows(const StoredTensor& tensor, int64_t first, int64_t count);
+
 /// Where a tensor was read from, for messages and plans: the folder of a safetensors or PyTorch file, or the
 /// GGUF file.
 std::filesystem::path place_of(const StoredTensor& tensor);

@@ -67,6 +67,79 @@ std::optional<fs::path> find_snapshot(const HubName& name, const fs::path& cache
   return snapshot;
 }
 
+// Where one half of a reference is looked for.
+struct Places {
+  std::vector<fs::path> paths;  // the working folder last
+  bool absolute;
+  bool gguf;  // by its name
+};
+
+Places places_of(const std::string& reference, const fs::path& yaml_folder, const Environment& environment) {
+  fs::path path = reference;
+  if (reference.starts_with("~/")) path = fs::path(environment("HOME").value_or("/")) / reference.substr(2);
+  Places places = {{path}, path.is_absolute(), is_gguf_name(path)};
+  if (!places.absolute) places.paths.insert(places.paths.begin(), yaml_folder / path);
+  return places;
+}
+
+std::optional<fs::path> find_local(const Places& places) {
+  for (const fs::path& place : places.paths)
+    if (is_folder(place) || (places.gguf && is_file(place))) return place;
+  return {};
+}
+
+// What a reference names: "model" or "model+adapter".
+struct Reference {
+  std::string model, adapter;  // the adapter is empty when there is none
+};
+
+// A "+" divides, unless a model's path that exists has it in its name.
+Reference split_reference(const std::string& reference,
+                          const std::function<bool(const std::string&)>& exists) {
+  size_t divide = reference.find('+');
+  if (divide == std::string::npos || exists(reference)) return {reference, ""};
+  for (size_t at = divide; at != std::string::npos; at = reference.find('+', at + 1))
+    if (exists(reference.substr(0, at))) divide = at;
+  return {reference.substr(0, divide), reference.substr(divide + 1)};
+}
+
+// One half of a reference: "model" or "adapter".
+struct Found {
+  fs::path path;
+  std::string hub_name;
+};
+Found find_one(std::string_view what, const std::string& reference, const fs::path& yaml_folder,
+               const Environment& environment) {
+  if (reference.empty()) fail(ErrorKind::config, "an empty {} reference", what);
+  const Places places = places_of(reference, yaml_folder, environment);
+  if (const auto place = find_local(places)) return {*place, {}};
+  for (const fs::path& place : places.paths)
+    if (is_file(place))
+      fail(ErrorKind::config, "{} \"{}\": {} is a file, not a model's folder or a .gguf file", what,
+           reference, place.string());
+  const std::string_view kind = places.gguf ? "file" : "folder";
+  if (places.absolute) fail(ErrorKind::config, "{} \"{}\": there is no such {}", what, reference, kind);
+
+  const std::string looked =
+      fmt::format("{} and the working folder", yaml_folder.empty() ? "." : yaml_folder.string());
+  if (places.gguf)
+    fail(ErrorKind::config,
+         "{} \"{}\": no such file (looked in {}); a GGUF file is named by its path, not by a repository",
+         what, reference, looked);
+  const std::optional<HubName> name = parse_hub_name(reference);
+  if (!name)
+    fail(ErrorKind::config,
+         "{} \"{}\": no such folder (looked in {}), and not a model name like \"org/name\"", what, reference,
+         looked);
+  const fs::path cache = hub_cache(environment);
+  if (const auto snapshot = find_snapshot(*name, cache)) return {*snapshot, name->repository};
+  const std::string revision = name->revision == kDefaultRevision ? "" : " --revision " + name->revision;
+  fail(ErrorKind::config,
+       "{} \"{}\": no such folder (looked in {}), and not in the Hugging Face cache {}; fetch it with "
+       "\"hf download {}{}\" (or \"huggingface-cli download\")",
+       what, reference, looked, cache.string(), name->repository, revision);
+}
+
 }  // namespace
 
 std::optional<std::string> process_environment(const char* name) {
@@ -85,42 +158,23 @@ fs::path hub_cache(const Environment& environment) {
 
 ModelLocation resolve_model(const std::string& reference, const fs::path& yaml_folder,
                             const Environment& environment) {
-  if (reference.empty()) fail(ErrorKind::config, "an empty model reference");
-  fs::path path = reference;
-  if (reference.starts_with("~/")) path = fs::path(environment("HOME").value_or("/")) / reference.substr(2);
-  const bool gguf = is_gguf_name(path);
-  std::vector<fs::path> places = {path};
-  if (!path.is_absolute()) places.insert(places.begin(), yaml_folder / path);
-  for (const fs::path& place : places)
-    if (is_folder(place) || (gguf && is_file(place))) return {place, {}};
-  for (const fs::path& place : places)
-    if (is_file(place))
-      fail(ErrorKind::config, "model \"{}\": {} is a file, not a model's folder or a .gguf file", reference,
-           place.string());
-  const std::string_view kind = gguf ? "file" : "folder";
-  if (path.is_absolute()) fail(ErrorKind::config, "model \"{}\": there is no such {}", reference, kind);
-
-  if (reference.find('+') != std::string::npos)
-    fail(ErrorKind::unsupported,
-         "model \"{}\": LoRA adapters (\"model+adapter\") are not read yet; merge it first", reference);
-  const std::string looked =
-      fmt::format("{} and the working folder", yaml_folder.empty() ? "." : yaml_folder.string());
-  if (gguf)
-    fail(ErrorKind::config,
-         "model \"{}\": no such file (looked in {}); a GGUF file is named by its path, not by a repository",
-         reference, looked);
-  const std::optional<HubName> name = parse_hub_name(reference);
-  if (!name)
-    fail(ErrorKind::config,
-         "model \"{}\": no such folder (looked in {}), and not a model name like \"org/name\"", reference,
-         looked);
-  const fs::path cache = hub_cache(environment);
-  if (const auto snapshot = find_snapshot(*name, cache)) return {*snapshot, name->repository};
-  const std::string revision = name->revision == kDefaultRevision ? "" : " --revision " + name->revision;
-  fail(ErrorKind::config,
-       "model \"{}\": no such folder (looked in {}), and not in the Hugging Face cache {}; fetch it with "
-       "\"hf download {}{}\" (or \"huggingface-cli download\")",
-       reference, looked, cache.string(), name->repository, revision);
+  const auto exists = [&](const std::string& name) {
+    return !name.empty() && find_local(places_of(name, yaml_folder, environment));
+  };
+  const Reference names = split_reference(reference, exists);
+  const Found model = find_one("model", names.model, yaml_folder, environment);
+  ModelLocation location = {.path = model.path, .hub_name = model.hub_name};
+  if (names.model.size() == reference.size()) return location;
+  if (names.adapter.find('+') != std::string::npos && !exists(names.adapter))
+    fail(ErrorKind::unsupported, "model \"{}\": one LoRA adapter a model (\"model+adapter\") is read",
+         reference);
+  const Found adapter = find_one("adapter", names.adapter, yaml_folder, environment);
+  if (!is_folder(adapter.path))
+    fail(ErrorKind::unsupported, "adapter \"{}\": a GGUF file; adapters are folders with adapter_config.json",
+         names.adapter);
+  location.adapter = adapter.path;
+  location.adapter_hub_name = adapter.hub_name;
+  return location;
 }
 
 }  // namespace moerge

@@ -21,8 +21,9 @@ std::optional<std::string> process_environment(const char* name);
 std::filesystem::path hub_cache(const Environment& environment);
 
 /// A reference as YAML files write it: a folder or a GGUF file (absolute, or relative to `yaml_folder` or the
-/// working folder) or "org/name[@revision]" whose snapshot is in the cache. Throws config with a sentence
-/// that says what to run when the model is nowhere.
+/// working folder) or "org/name[@revision]" whose snapshot is in the cache; then, divided by a "+", a LoRA
+/// adapter in the same words. Throws config with a sentence that says what to run when one of them is
+/// nowhere.
 ModelLocation resolve_model(const std::string& reference, const std::filesystem::path& yaml_folder,
                             const Environment& environment);
 

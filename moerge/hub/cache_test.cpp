@@ -98,6 +98,40 @@ TEST(ResolveModel, GgufFilesByTheirPaths) {
             std::string::npos);
 }
 
+TEST(ResolveModel, AdaptersAfterAPlus) {
+  const TempDir dir;
+  dir.write("hub/models--org--name/refs/main", "abc");
+  dir.write("hub/models--who--lora/refs/v2", "def");
+  const fs::path model = dir / "hub/models--org--name/snapshots/abc",
+                 lora = dir / "hub/models--who--lora/snapshots/def";
+  for (const fs::path& folder : {model, lora, dir / "base", dir / "a+b", dir / "tune", dir / "t+1"})
+    fs::create_directories(folder);
+  dir.write("m.gguf", "x");
+  const Environment environment = with({{"HF_HUB_CACHE", (dir / "hub").string()}});
+  const auto resolve = [&](const std::string& reference) {
+    const ModelLocation found = resolve_model(reference, dir.path(), environment);
+    return std::pair(found.path, found.adapter);
+  };
+  EXPECT_EQ(resolve("base+tune"), std::pair(dir / "base", dir / "tune"));
+  EXPECT_EQ(resolve("a+b"), std::pair(dir / "a+b", fs::path()));
+  EXPECT_EQ(resolve("a+b+tune"), std::pair(dir / "a+b", dir / "tune"));
+  EXPECT_EQ(resolve("base+t+1"), std::pair(dir / "base", dir / "t+1"));
+  EXPECT_EQ(resolve("m.gguf+tune"), std::pair(dir / "m.gguf", dir / "tune"));
+  EXPECT_EQ(resolve("org/name+tune"), std::pair(model, dir / "tune"));
+  EXPECT_EQ(resolve("org/name@abc+who/lora@v2"), std::pair(model, lora));
+  const ModelLocation names = resolve_model("org/name+who/lora@v2", dir.path(), environment);
+  EXPECT_EQ(names.hub_name, "org/name");
+  EXPECT_EQ(names.adapter_hub_name, "who/lora");
+  const auto message = [&](const std::string& reference) {
+    return message_of(reference, dir.path(), environment);
+  };
+  EXPECT_NE(message("base+tune+tune").find("one LoRA adapter a model"), std::string::npos);
+  EXPECT_NE(message("base+").find("an empty adapter reference"), std::string::npos);
+  EXPECT_NE(message("+tune").find("an empty model reference"), std::string::npos);
+  EXPECT_NE(message("base+who/lora").find("adapter \"who/lora\": no such folder"), std::string::npos);
+  EXPECT_NE(message("base+m.gguf").find("adapters are folders"), std::string::npos);
+}
+
 TEST(ResolveModel, RefusesToLeaveTheCache) {
   const TempDir dir;
   dir.write("models--org--name/refs/main", "../../../etc");
@@ -106,7 +140,6 @@ TEST(ResolveModel, RefusesToLeaveTheCache) {
   EXPECT_NE(message_of("org/name@../../x", "", environment), "");
   EXPECT_NE(message_of("../name", "", environment), "");
   EXPECT_NE(message_of("", "", environment), "");
-  EXPECT_NE(message_of("org/name+org/lora", "", environment).find("LoRA"), std::string::npos);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/suggest.h"
 #include "moerge/model/architecture.h"
+#include "moerge/model/quantization.h"
 
 namespace moerge {
 namespace {
@@ -156,14 +157,7 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
     fail(ErrorKind::unsupported, "{}: model_type \"{}\" is not supported (supported: {})", where,
          config.model_type, fmt::join(known, ", "));
   }
-  if (json.contains("quantization_config") && !json["quantization_config"].is_null()) {
-    const Json& quantization = json["quantization_config"];
-    const std::string method = quantization.is_object()
-                                   ? json_string(quantization, "quant_method", where).value_or("unknown")
-                                   : "unknown";
-    fail(ErrorKind::unsupported, "{}: the weights are quantised ({}): use the unquantised model", where,
-         method);
-  }
+  if (const Json* quantization = find_quantization(json)) check_quantization(*quantization, where);
 
   const ConfigDefaults& defaults = family->defaults;
   const Reader reader(json, where);

@@ -1,6 +1,8 @@
 #include "moerge/model/model.h"
 
+#include "moerge/model/adapter.h"
 #include "moerge/model/gguf_model.h"
+#include "moerge/model/quantization.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -20,9 +22,13 @@ Model::Model(std::string reference, const ModelLocation& location)
 Model::Model(std::string reference, const ModelLocation& location, std::optional<GgufFiles> gguf)
     : name(std::move(reference)),
       hub_name(location.hub_name),
+      adapter_hub_name(location.adapter_hub_name),
       path(gguf ? gguf->path : location.path),
       config(gguf ? gguf_model_config(*gguf) : read_model_config(path)),
       architecture(find_architecture(config.model_type)),
-      checkpoint(gguf ? gguf_checkpoint(std::move(*gguf), config) : Checkpoint(path)) {}
+      checkpoint(gguf ? gguf_checkpoint(std::move(*gguf), config) : Checkpoint(path)) {
+  dequantize_weights(config, checkpoint);
+  if (!location.adapter.empty()) apply_adapter(location.adapter, *architecture, config, checkpoint);
+}
 
 }  // namespace moerge

@@ -19,6 +19,7 @@ struct ModelLocation {
   std::filesystem::path path;          // a folder, or a GGUF file
   std::string hub_name = {};           // "org/name" when it came from the Hugging Face cache, else empty
   std::filesystem::path adapter = {};  // folder of a LoRA adapter on top of it; empty: none
+  std::string adapter_hub_name = {};   // likewise
   std::optional<int64_t> expert = {};  // only this expert of a mixture
 
   auto operator<=>(const ModelLocation&) const = default;
@@ -26,7 +27,7 @@ struct ModelLocation {
 
 struct Model {
   std::string name;  // as the user wrote it
-  std::string hub_name;
+  std::string hub_name, adapter_hub_name;
   std::filesystem::path path;  // its folder or its GGUF file
   ModelConfig config;
   const Architecture* architecture;

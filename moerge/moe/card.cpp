@@ -35,14 +35,19 @@ std::string code_block(const std::string& language, const std::string& text) {
 }
 
 std::string link(const Model& model) {
-  if (model.hub_name.empty()) return code_span(model.name);
-  return fmt::format("[{}](https://huggingface.co/{})", code_span(model.name), model.hub_name);
+  const auto page = [](const std::string& text, const std::string& hub_name) {
+    return fmt::format("[{}](https://huggingface.co/{})", code_span(text), hub_name);
+  };
+  const std::string name = model.hub_name.empty() ? code_span(model.name) : page(model.name, model.hub_name);
+  if (model.adapter_hub_name.empty()) return name;
+  return fmt::format("{} (adapter {})", name, page(model.adapter_hub_name, model.adapter_hub_name));
 }
 
 std::string front_matter(const MoePlan& moe) {
   std::set<std::string> ids;  // two revisions of one model are one entry
   for (const auto& [location, model] : moe.opened)
-    if (!model->hub_name.empty()) ids.insert(model->hub_name);
+    for (const std::string& id : {model->hub_name, model->adapter_hub_name})
+      if (!id.empty()) ids.insert(id);
   std::string out = "---\n";
   if (!ids.empty()) {
     out += "base_model:\n";

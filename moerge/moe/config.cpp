@@ -22,20 +22,22 @@ constexpr std::array<std::string_view, 5> kExpertKeys = {"source_model", "positi
                                                          "negative_prompts", "noise_scale", "residual_scale"};
 constexpr std::array<std::string_view, 3> kDTypes = {"bfloat16", "float16", "float32"};
 
-// A model is a text, or mergekit's map {model: {path: ...}}. What such a map can say beyond the path is not
-// supported here, and must not be lost.
+// A model is a text, or mergekit's map {model: ..., lora: ...}, in which either is a text or {path: ...,
+// revision: ...}. What else such a map can say is not supported here, and must not be lost.
 std::optional<std::string> read_model(const YamlNode& map, std::string_view key, YamlProblems& problems) {
   const YamlNode* node = map.find(key);
   if (!node || (!node->find("path") && !node->find("model"))) return problems.text(map, key);
-  const std::string_view inner = node->find("path") ? "path" : "model";
+  const bool is_path = node->find("path") != nullptr;
+  const std::string_view first = is_path ? "path" : "model", second = is_path ? "revision" : "lora";
   for (const auto& [other, value] : node->entries)
-    if (other.scalar != inner && value.kind != YamlNode::Kind::null)
-      problems.error(
-          other,
-          fmt::format(
-              "\"{}\" of a model is not supported: write the model as a folder or \"org/name@revision\"",
-              other.scalar));
-  return read_model(*node, inner, problems);
+    if (other.scalar != first && other.scalar != second && value.kind != YamlNode::Kind::null)
+      problems.error(other, fmt::format("\"{}\" of a model is not supported: write the model as a folder or "
+                                        "\"org/name@revision\", with \"+adapter\" for a LoRA adapter",
+                                        other.scalar));
+  std::optional<std::string> model = read_model(*node, first, problems);
+  const std::optional<std::string> more = read_model(*node, second, problems);
+  if (model && more && !more->empty()) *model += (is_path ? "@" : "+") + *more;
+  return model;
 }
 
 // A number that float32 can hold.

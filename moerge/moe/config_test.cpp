@@ -79,11 +79,19 @@ TEST(MoeConfig, ScalesBeyondFloat32AreRefused) {
 }
 
 TEST(MoeConfig, ModelsAsMaps) {
-  expect_refused("base_model: {model: x, lora: y}\n" + kTwo.substr(kTwo.find('\n') + 1),
-                 "c.yaml:1:24: \"lora\" of a model is not supported");
-  expect_refused("base_model: {model: {path: x, revision: y}}\n" + kTwo.substr(kTwo.find('\n') + 1),
-                 "\"revision\"");
-  EXPECT_EQ(parse("base_model: {model: {path: x}}\n" + kTwo.substr(kTwo.find('\n') + 1)).base_model, "x");
+  const auto with_base = [](const std::string& map) {
+    return "base_model: " + map + "\n" + kTwo.substr(kTwo.find('\n') + 1);
+  };
+  const auto base = [&](const std::string& map) { return parse(with_base(map)).base_model; };
+  EXPECT_EQ(base("{model: {path: x}}"), "x");
+  EXPECT_EQ(base("{model: {path: x, revision: y}}"), "x@y");
+  EXPECT_EQ(base("{model: x, lora: y}"), "x+y");
+  EXPECT_EQ(base("{model: {path: x, revision: v}, lora: {path: y, revision: w}}"), "x@v+y@w");
+  EXPECT_EQ(base("{model: x, lora: null}"), "x");
+  EXPECT_EQ(base("{path: x, revision: null}"), "x");
+  expect_refused(with_base("{model: x, override_architecture: y}"),
+                 "c.yaml:1:24: \"override_architecture\" of a model is not supported");
+  expect_refused(with_base("{model: x, lora: [y]}"), "c.yaml:1:30");
 }
 
 TEST(MoeConfig, ShowsAllProblemsTogether) {

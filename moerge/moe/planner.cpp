@@ -34,6 +34,7 @@ void open_models(MoePlan& moe, const Resolve& resolve) {
     try {
       ModelLocation location = resolve(reference);
       location.path = one_spelling(location.path);
+      if (!location.adapter.empty()) location.adapter = std::filesystem::weakly_canonical(location.adapter);
       std::unique_ptr<Model>& model = moe.opened[location];
       if (!model) model = std::make_unique<Model>(reference, location);
       return model.get();

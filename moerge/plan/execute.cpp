@@ -12,6 +12,9 @@ namespace {
 
 // Elements converted at a time; a multiple of every vector length, small enough for the second-level cache.
 constexpr int64_t kChunk = 64 * 1024;
+// Of values that are computed: what their rows share (the product of a LoRA adapter reads a whole matrix for
+// them) is spread over more of them.
+constexpr int64_t kComputedChunk = 512 * 1024;
 
 struct Work {
   size_t step;
@@ -20,8 +23,8 @@ struct Work {
 };
 
 // Calls use(first element, its bytes) for one stretch of the source after the other, in the model's order. A
-// stretch is at most kChunk elements or one row, and whole blocks; it is in the file or, where rows have to
-// be put in order, in a buffer.
+// stretch is at most kChunk elements (kComputedChunk) or one row, and whole blocks; it is in the file or,
+// where rows have to be put in order or computed, in a buffer.
 template <typename Use>
 void for_each_chunk(const StoredTensor& source, const Use& use) {
   const int64_t total = source.spec.elements(), row = source.row_elements();
@@ -38,7 +41,8 @@ void for_each_chunk(const StoredTensor& source, const Use& use) {
     }
     return;
   }
-  const int64_t step = std::max<int64_t>(1, kChunk / std::max<int64_t>(1, row));
+  const int64_t chunk = source.derivation ? kComputedChunk : kChunk;
+  const int64_t step = std::max<int64_t>(1, chunk / std::max<int64_t>(1, row));
   std::vector<std::byte> rows(size(std::min(step, source.rows()) * row));
   for (int64_t first = 0; first < source.rows(); first += step) {
     check_interrupted();
@@ -46,6 +50,7 @@ void for_each_chunk(const StoredTensor& source, const Use& use) {
     const auto part = std::span(rows).first(size(count * row));
     read_rows(source, first, count, part);
     use(first * row, std::span<const std::byte>(part));
+    if (source.derivation) release_rows(source, first, count);
   }
   source.file->release(bytes);
 }

@@ -40,9 +40,12 @@ void read_part(const Part& part, int64_t columns, int64_t row, std::span<float> 
     source.file->release(bytes);
     return;
   }
+  const int64_t first = row * columns / source.row_elements(),
+                count = std::ssize(values) / source.row_elements();
   std::vector<std::byte> rows(size);
-  read_rows(source, row * columns / source.row_elements(), std::ssize(values) / source.row_elements(), rows);
+  read_rows(source, first, count, rows);
   to_f32(dtype, rows, values);
+  if (source.derivation) release_rows(source, first, count);
 }
 
 }  // namespace

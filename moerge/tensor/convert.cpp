@@ -6,16 +6,8 @@
 #include <cstring>
 
 #include "moerge/base/error.h"
+#include "moerge/tensor/dispatch.h"
 #include "moerge/tensor/quantize.h"
-
-// The same loops compiled for several instruction sets; the loader picks one at start. Sanitizers and other
-// compilers do without.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
-#define MOERGE_DISPATCHED __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define MOERGE_DISPATCHED
-#endif
 
 namespace moerge {
 namespace {
@@ -47,6 +39,14 @@ MOERGE_DISPATCHED void write_f16(const float* values, std::byte* bytes, size_t n
   for (size_t i = 0; i < n; i++) store<uint16_t>(bytes, i, f32_to_f16(values[i]));
 }
 
+MOERGE_DISPATCHED void read_f8_e4m3(const std::byte* bytes, float* values, size_t n) {
+  for (size_t i = 0; i < n; i++) values[i] = f8_e4m3_to_f32(load<uint8_t>(bytes, i));
+}
+// The upper byte of a float16.
+MOERGE_DISPATCHED void read_f8_e5m2(const std::byte* bytes, float* values, size_t n) {
+  for (size_t i = 0; i < n; i++) values[i] = f16_to_f32(static_cast<uint16_t>(load<uint8_t>(bytes, i) << 8));
+}
+
 [[noreturn]] void not_a_float(DType dtype) {
   fail(ErrorKind::unsupported, "{} tensors cannot be converted", info(dtype).name());
 }
@@ -61,6 +61,15 @@ float f16_to_f32(uint16_t bits) {
   const uint32_t special = magnitude >= (0x7c00u << 13) ? 0x7f800000u : 0u;  // infinity or not a number
   const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
   return std::bit_cast<float>(std::bit_cast<uint32_t>(normal) | special | sign);
+}
+
+// 4 bits of exponent with bias 7, no infinity, and one NaN of either sign.
+float f8_e4m3_to_f32(uint8_t bits) {
+  const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fu) << 20;
+  const float number = std::bit_cast<float>(magnitude) * 0x1p120f;
+  const uint32_t special = (bits & 0x7fu) == 0x7fu ? 0x7fc00000u : 0u;
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x80u) << 24;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(number) | special | sign);
 }
 
 uint16_t f32_to_f16(float value) {
@@ -90,6 +99,10 @@ void to_f32(DType dtype, std::span<const std::byte> bytes, std::span<float> valu
       return read_f16(bytes.data(), values.data(), n);
     case DType::bf16:
       return read_bf16(bytes.data(), values.data(), n);
+    case DType::f8_e4m3:
+      return read_f8_e4m3(bytes.data(), values.data(), n);
+    case DType::f8_e5m2:
+      return read_f8_e5m2(bytes.data(), values.data(), n);
     default:
       if (is_quantized(dtype)) return dequantize(dtype, bytes, values);
       not_a_float(dtype);

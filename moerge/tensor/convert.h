@@ -19,8 +19,10 @@ inline uint16_t f32_to_bf16(float value) {
 
 float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value);
+float f8_e4m3_to_f32(uint8_t bits);
 
-/// Reads `values.size()` elements of a float type, or whole blocks of a quantised one, into float32.
+/// Reads `values.size()` elements of a float type (those of 8 bits included), or whole blocks of a quantised
+/// one, into float32.
 void to_f32(DType dtype, std::span<const std::byte> bytes, std::span<float> values);
 /// Writes float32 values as elements of a float type.
 void from_f32(std::span<const float> values, DType dtype, std::span<std::byte> bytes);

@@ -32,6 +32,56 @@ TEST(Convert, EveryHalfReadsAsItsDefinition) {
   }
 }
 
+// What torch.float8_e4m3fn holds from 0x00 to 0x7e.
+constexpr double kEightBits[] = {
+    0.0,      0.001953125, 0.00390625, 0.005859375, 0.0078125, 0.009765625, 0.01171875, 0.013671875,
+    0.015625, 0.017578125, 0.01953125, 0.021484375, 0.0234375, 0.025390625, 0.02734375, 0.029296875,
+    0.03125,  0.03515625,  0.0390625,  0.04296875,  0.046875,  0.05078125,  0.0546875,  0.05859375,
+    0.0625,   0.0703125,   0.078125,   0.0859375,   0.09375,   0.1015625,   0.109375,   0.1171875,
+    0.125,    0.140625,    0.15625,    0.171875,    0.1875,    0.203125,    0.21875,    0.234375,
+    0.25,     0.28125,     0.3125,     0.34375,     0.375,     0.40625,     0.4375,     0.46875,
+    0.5,      0.5625,      0.625,      0.6875,      0.75,      0.8125,      0.875,      0.9375,
+    1.0,      1.125,       1.25,       1.375,       1.5,       1.625,       1.75,       1.875,
+    2.0,      2.25,        2.5,        2.75,        3.0,       3.25,        3.5,        3.75,
+    4.0,      4.5,         5.0,        5.5,         6.0,       6.5,         7.0,        7.5,
+    8.0,      9.0,         10.0,       11.0,        12.0,      13.0,        14.0,       15.0,
+    16.0,     18.0,        20.0,       22.0,        24.0,      26.0,        28.0,       30.0,
+    32.0,     36.0,        40.0,       44.0,        48.0,      52.0,        56.0,       60.0,
+    64.0,     72.0,        80.0,       88.0,        96.0,      104.0,       112.0,      120.0,
+    128.0,    144.0,       160.0,      176.0,       192.0,     208.0,       224.0,      240.0,
+    256.0,    288.0,       320.0,      352.0,       384.0,     416.0,       448.0,
+};
+
+TEST(Convert, EightBitsReadAsTorchReadsThem) {
+  ASSERT_EQ(std::size(kEightBits), 127u);
+  for (int bits = 0; bits < 256; bits++) {
+    const int magnitude = bits & 0x7f;
+    const float found = f8_e4m3_to_f32(static_cast<uint8_t>(bits));
+    if (magnitude == 0x7f) {
+      EXPECT_TRUE(std::isnan(found));
+      continue;
+    }
+    EXPECT_EQ(std::abs(found), kEightBits[magnitude]) << bits;
+    EXPECT_EQ(std::signbit(found), bits > 0x7f) << bits;
+  }
+}
+
+TEST(Convert, EightBitTypesIntoFloats) {
+  std::vector<std::byte> bytes(256);
+  for (size_t i = 0; i < bytes.size(); i++) bytes[i] = static_cast<std::byte>(i);
+  std::vector<float> narrow(256), wide(256);
+  to_f32(DType::f8_e4m3, bytes, narrow);
+  to_f32(DType::f8_e5m2, bytes, wide);
+  for (size_t i = 0; i < bytes.size(); i++) {
+    const float expected = f8_e4m3_to_f32(static_cast<uint8_t>(i));
+    EXPECT_TRUE(narrow[i] == expected || (std::isnan(narrow[i]) && std::isnan(expected))) << i;
+    const double half = half_value(static_cast<uint16_t>(i << 8));  // its upper byte
+    EXPECT_TRUE(wide[i] == half || (std::isnan(wide[i]) && std::isnan(half))) << i;
+  }
+  EXPECT_EQ(wide[0x7b], 57344.0f);
+  EXPECT_EQ(wide[0x01], 0x1p-16f);
+}
+
 TEST(Convert, HalvesRoundToNearestEven) {
   for (int bits = 0; bits < 0x7c00; bits++) {
     const double low = half_value(static_cast<uint16_t>(bits));

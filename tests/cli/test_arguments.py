@@ -16,8 +16,8 @@ FOREIGN_FLAGS = {
     "--write-threads=4": "-j sets the threads",
     "--trust-remote-code": "no code from a model folder is ever run",
     "--unsafe-truncate-embeddings": "embeddings are the base model's",
-    "--lora-merge-cache=somewhere": "LoRA adapters are not read yet",
-    "--lora-merge-dtype=float32": "LoRA adapters are not read yet",
+    "--lora-merge-cache=somewhere": "no merged copy is kept",
+    "--lora-merge-dtype=float32": "rounded once to the model's own type",
     "--safe-serialization": "always safetensors",
 }
 WITH_VALUE = ("--write-threads", "--lora-merge-cache", "--lora-merge-dtype")

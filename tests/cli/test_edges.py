@@ -43,7 +43,7 @@ def test_json_that_cannot_be_printed(case):
     assert done.returncode == 1 and b"internal error" not in done.stderr, done.stderr
 
 
-@rows({"lora": ("{model: base, lora: adapter}", "lora"), "revision": ("{model: {path: base, revision: v2}}", "revision")})
+@rows({"architecture": ("{model: base, override_architecture: LlamaForCausalLM}", "override_architecture")})
 def test_part_of_a_model_map_that_is_not_read(case, model, word):
     case.yaml(text=YAML.format(model, ""))
     case.refused(2, "moe.yaml:1:", word)

@@ -25,7 +25,6 @@ def name_base(case, reference):
                          "no such folder (looked in . and the working folder), and not in the Hugging Face cache",
                          'fetch it with "hf download org/name" (or "huggingface-cli download")'),
     "revision not in the cache": ("org/name@v1.0", 'fetch it with "hf download org/name --revision v1.0"'),
-    "LoRA adapter": ("org/name+other/adapter", 'LoRA adapters ("model+adapter") are not read yet; merge it first'),
 })
 def test_reference_that_leads_nowhere(case, reference, *sentences):
     name_base(case, reference)
@@ -310,9 +309,9 @@ def test_wrong_value_in_config_json(case, changes, sentence):
     "another family": ({"model_type": "gpt2"}, 'model_type "gpt2" is not supported (supported: llama, mistral, qwen2, qwen3, '),
     "no family": ({"model_type": None}, 'model_type "" is not supported (supported: llama, mistral, qwen2, qwen3, '),
     "quantised": ({"quantization_config": {"quant_method": "awq"}},
-                  "the weights are quantised (awq): use the unquantised model"),
+                  "the weights are quantised (awq), which is not read: use the model that they were made from"),
     "quantised in an unknown way": ({"quantization_config": {}},
-                                    "the weights are quantised (unknown): use the unquantised model"),
+                                    "the weights are quantised (in a way that it does not name)"),
 })
 def test_model_that_is_not_supported(case, changes, sentence):
     with_config(case, changes)
