@@ -12,6 +12,8 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/parallel.h"
+#include "moerge/engine/graph.h"
+#include "moerge/engine/mixture.h"
 #include "moerge/engine/rope.h"
 #include "moerge/engine/weight_stream.h"
 #include "moerge/tensor/convert.h"
@@ -20,12 +22,19 @@ namespace moerge {
 namespace {
 
 constexpr std::array kAttentionRoles = {
-    Role::attention_norm, Role::q,      Role::k,      Role::v,     Role::o,
-    Role::q_bias,         Role::k_bias, Role::v_bias, Role::o_bias};
+    Role::attention_norm, Role::q,      Role::k,      Role::v,      Role::o,     Role::q_bias,
+    Role::k_bias,         Role::v_bias, Role::o_bias, Role::q_norm, Role::k_norm};
 constexpr std::array kFfnRoles = {Role::ffn_norm, Role::ffn_gate, Role::ffn_up, Role::ffn_down};
 
 // Long sequences attend in blocks of queries, so that masks grow with the length and not with its square.
 constexpr int64_t kQueryBlock = 512;
+
+bool is_mixture(const ModelConfig& config) { return config.experts > 0; }
+
+// Those of a layer as a whole.
+std::span<const Role> ffn_roles(const ModelConfig& config) {
+  return is_mixture(config) ? mixture_layer_roles() : std::span<const Role>(kFfnRoles);
+}
 
 // -------- what it can do
 
@@ -58,12 +67,18 @@ void check_model(const Model& model) {
   if (!std::isfinite(config.norm_epsilon) || config.norm_epsilon < 0)
     fail(ErrorKind::input, "{}: \"rms_norm_eps\" is {}", config.where, config.norm_epsilon);
 
+  rope_frequencies(config, 1);  // throws for what it does not know
   check_weight(model, model.tensor(Role::embedding), Role::embedding);
-  for (int64_t layer = 0; layer + 1 < config.layers; layer++)
-    for (const std::span<const Role> roles :
-         {std::span<const Role>(kAttentionRoles), std::span<const Role>(kFfnRoles)})
-      for (const Role role : roles)
-        if (const StoredTensor* stored = find_weight(model, role, layer)) check_weight(model, *stored, role);
+  const auto check = [&](std::span<const Role> roles, int64_t layer, int64_t expert = -1) {
+    for (const Role role : roles)
+      if (const StoredTensor* stored = find_weight(model, role, layer, expert))
+        check_weight(model, *stored, role);
+  };
+  for (int64_t layer = 0; layer + 1 < config.layers; layer++) {
+    check(kAttentionRoles, layer);
+    check(ffn_roles(config), layer);
+    for (int64_t expert = 0; expert < config.experts; expert++) check(expert_roles(), layer, expert);
+  }
 }
 
 // -------- device
@@ -103,7 +118,8 @@ ggml_backend_ptr open_device(const std::string& name, int threads) {
 
 // Sequences that pass through attention together, packed without padding, shorter ones first.
 struct Chunk {
-  std::vector<size_t> sequences;
+  RopeFrequencies rope;  // of all of them
+  std::vector<size_t> sequences = {};
   int64_t tokens = 0;
 };
 
@@ -116,14 +132,19 @@ struct Run {
   int64_t keys() const { return query + queries - key; }
 };
 
-std::vector<Chunk> plan_chunks(std::span<const TokenSequence> sequences, int64_t max_tokens) {
+std::vector<Chunk> plan_chunks(std::span<const TokenSequence> sequences, int64_t max_tokens,
+                               const ModelConfig& config) {
   std::vector<size_t> order(sequences.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::stable_sort(order, {}, [&](size_t i) { return sequences[i].size(); });
   std::vector<Chunk> chunks;
+  int64_t last_length = 0;
+  RopeFrequencies rope;
   for (const size_t i : order) {
     const int64_t length = std::ssize(sequences[i]);
-    if (chunks.empty() || chunks.back().tokens + length > max_tokens) chunks.emplace_back();
+    if (length != std::exchange(last_length, length)) rope = rope_frequencies(config, length);
+    if (chunks.empty() || chunks.back().tokens + length > max_tokens || chunks.back().rope != rope)
+      chunks.push_back({.rope = rope});
     chunks.back().sequences.push_back(i);
     chunks.back().tokens += length;
   }
@@ -174,55 +195,6 @@ Mask make_mask(std::span<const Run> runs, int64_t window) {
 
 // -------- graph
 
-// A ggml graph under construction. Shapes in comments are ggml's: the dimension with stride one comes first.
-class Graph {
- public:
-  Graph(ggml_backend_t backend, ggml_gallocr_t allocator, size_t max_nodes)
-      : backend_(backend),
-        allocator_(allocator),
-        context_(ggml_init({max_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false),
-                            nullptr,
-                            /*no_alloc=*/true})),
-        graph_(ggml_new_graph_custom(context_.get(), max_nodes, false)) {}
-
-  ggml_context* context() const { return context_.get(); }
-  ggml_tensor* input(ggml_type type, int64_t columns, int64_t rows) {
-    ggml_tensor* tensor = ggml_new_tensor_2d(context(), type, columns, rows);
-    ggml_set_input(tensor);
-    return tensor;
-  }
-  /// Computes `tensor` at this point, before everything that is added later.
-  void add(ggml_tensor* tensor) { ggml_build_forward_expand(graph_, tensor); }
-
-  /// After this, inputs can be set and run() called.
-  void allocate(ggml_tensor* output) {
-    ggml_set_output(output);
-    add(output);
-    if (!ggml_gallocr_alloc_graph(allocator_, graph_)) fail(ErrorKind::io, "no memory for activations");
-    ggml_backend_dev_t device = ggml_backend_get_device(backend_);
-    for (int i = 0; i < ggml_graph_n_nodes(graph_); i++)
-      if (const ggml_tensor* node = ggml_graph_node(graph_, i); !ggml_backend_dev_supports_op(device, node))
-        fail(ErrorKind::unsupported, "device \"{}\" cannot compute {} for this model",
-             ggml_backend_dev_name(device), ggml_op_desc(node));
-  }
-  void run() {
-    const ggml_status status = ggml_backend_graph_compute(backend_, graph_);
-    if (status != GGML_STATUS_SUCCESS)
-      fail(ErrorKind::io, "{} stopped: {}", ggml_backend_name(backend_), ggml_status_to_string(status));
-  }
-
- private:
-  ggml_backend_t backend_;
-  ggml_gallocr_t allocator_;
-  ggml_context_ptr context_;
-  ggml_cgraph* graph_;
-};
-
-template <typename T>
-void set(ggml_tensor* tensor, std::span<const T> values) {
-  ggml_backend_tensor_set(tensor, values.data(), 0, values.size_bytes());
-}
-
 // Rows [first, first + count) of each of `sequences` neighbouring sequences of `length` tokens, in a tensor
 // [head_dim, heads, tokens].
 ggml_tensor* rows_of(ggml_context* context, ggml_tensor* heads, const Run& run, int64_t first,
@@ -240,35 +212,32 @@ struct StreamingDecoder::Impl {
   const Model& model;
   const ModelConfig& config;
   DecoderOptions options;
-  RopeFrequencies rope;
   ggml_backend_ptr backend;
   ggml_gallocr_ptr allocator;
   WeightStream weights;
-  std::vector<float> rope_divisors;  // [head_dim / 2]
+  Workbench bench;
 
   Impl(const Model& model_, DecoderOptions options_);
 
   void check_sequences(std::span<const TokenSequence> sequences) const;
   std::vector<float> embed(std::span<const TokenSequence> sequences) const;
   void check_finite(std::span<const float> states, int64_t layer) const;
-  int64_t window() const { return config.sliding_window.value_or(INT64_MAX / 2); }
+  [[noreturn]] void refuse_layer(int64_t layer) const;
 
-  void attend(const Chunk& chunk, std::span<const TokenSequence> sequences, std::span<float> states);
+  void attend(const Chunk& chunk, int64_t window, std::span<const TokenSequence> sequences,
+              std::span<float> states);
   void feed_forward(std::span<float> states);
-  ggml_tensor* norm(Graph& graph, ggml_tensor* x, Role role) const;
-  ggml_tensor* project(Graph& graph, ggml_tensor* x, Role matrix, Role bias) const;
+  void feed_forward(int64_t layer, std::span<float> states);
 };
 
 StreamingDecoder::Impl::Impl(const Model& model_, DecoderOptions options_)
     : model(model_),
       config(model_.config),
       options(std::move(options_)),
-      rope(rope_frequencies(config)),
       backend(open_device(options.device, options.threads)),
       allocator(ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend.get()))),
-      weights(model, backend.get(), options.weights, options.threads) {
-  for (const float frequency : rope.inverse) rope_divisors.push_back(1 / frequency);
-}
+      weights(model, backend.get(), options.weights, options.threads),
+      bench{model, backend.get(), allocator.get(), weights} {}
 
 void check_device(const std::string& name) { find_device(name); }
 
@@ -288,11 +257,6 @@ void StreamingDecoder::Impl::check_sequences(std::span<const TokenSequence> sequ
         fail(ErrorKind::input,
              "{}: token {} is outside its vocabulary of {} (does the tokenizer belong to it?)",
              model.path.string(), token, config.vocab);
-    if (rope.max_length && std::ssize(sequence) > *rope.max_length)
-      fail(ErrorKind::unsupported,
-           "{}: a prompt of {} tokens; with rope type \"{}\" the forward pass takes at most "
-           "max_position_embeddings ({})",
-           model.path.string(), sequence.size(), config.rope.type, *rope.max_length);
   }
 }
 
@@ -316,19 +280,22 @@ std::vector<float> StreamingDecoder::Impl::embed(std::span<const TokenSequence> 
 
 void StreamingDecoder::Impl::check_finite(std::span<const float> states, int64_t layer) const {
   if (std::ranges::all_of(states, [](float value) { return std::isfinite(value); })) return;
-  const std::string where = model.path.string();
   if (layer == 0)
-    fail(ErrorKind::input, "{}: embeddings of these prompts hold infinite values or NaN", where);
+    fail(ErrorKind::input, "{}: embeddings of these prompts hold infinite values or NaN",
+         model.path.string());
+  refuse_layer(layer - 1);
+}
+
+void StreamingDecoder::Impl::refuse_layer(int64_t layer) const {
   fail(ErrorKind::input, "{}: what layer {} computes holds infinite values or NaN: its weights are damaged{}",
-       where, layer - 1, config.dtype == DType::f16 ? ", or its numbers grow beyond float16" : "");
+       model.path.string(), layer, config.dtype == DType::f16 ? ", or its numbers grow beyond float16" : "");
 }
 
 void StreamingDecoder::encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) {
   Impl& m = *impl_;
   m.check_sequences(sequences);
   std::vector<float> states = m.embed(sequences);
-  const std::vector<Chunk> chunks = plan_chunks(sequences, m.options.max_batch_tokens);
-  const auto step = static_cast<size_t>(m.options.max_batch_tokens * m.config.hidden);
+  const std::vector<Chunk> chunks = plan_chunks(sequences, m.options.max_batch_tokens, m.config);
 
   for (int64_t layer = 0; layer < m.config.layers; layer++) {
     check_interrupted();
@@ -337,56 +304,44 @@ void StreamingDecoder::encode(std::span<const TokenSequence> sequences, const On
     const bool last = layer + 1 == m.config.layers;
     if (last || states.empty()) continue;
 
-    m.weights.prefetch(layer, kFfnRoles);
+    m.weights.prefetch(layer, ffn_roles(m.config));
     m.weights.load(layer, kAttentionRoles);
-    for (const Chunk& chunk : chunks) m.attend(chunk, sequences, states);
+    const int64_t window = has_window(m.config, layer) ? *m.config.sliding_window : INT64_MAX / 2;
+    for (const Chunk& chunk : chunks) m.attend(chunk, window, sequences, states);
     m.weights.release();
 
     if (layer + 2 < m.config.layers) m.weights.prefetch(layer + 1, kAttentionRoles);
-    m.weights.load(layer, kFfnRoles);
-    for (size_t i = 0; i < states.size(); i += step)
-      m.feed_forward(std::span(states).subspan(i, std::min(step, states.size() - i)));
-    m.weights.release();
+    m.feed_forward(layer, states);
   }
 }
 
-ggml_tensor* StreamingDecoder::Impl::norm(Graph& graph, ggml_tensor* x, Role role) const {
-  ggml_tensor* normed = ggml_rms_norm(graph.context(), x, static_cast<float>(config.norm_epsilon));
-  return ggml_mul(graph.context(), normed, weights.at(role));
-}
-
-ggml_tensor* StreamingDecoder::Impl::project(Graph& graph, ggml_tensor* x, Role matrix, Role bias) const {
-  ggml_tensor* y = ggml_mul_mat(graph.context(), weights.at(matrix), x);
-  ggml_tensor* b = weights.at(bias);
-  return b ? ggml_add(graph.context(), y, b) : y;
-}
-
 // states += attention(norm(states)) for the tokens of a chunk.
-void StreamingDecoder::Impl::attend(const Chunk& chunk, std::span<const TokenSequence> sequences,
-                                    std::span<float> states) {
+void StreamingDecoder::Impl::attend(const Chunk& chunk, int64_t window,
+                                    std::span<const TokenSequence> sequences, std::span<float> states) {
   check_interrupted();
-  const std::vector<Run> runs = plan_runs(chunk, sequences, window());
-  const Mask mask = make_mask(runs, window());
-  Graph graph(backend.get(), allocator.get(), 64 + 16 * runs.size());
+  const std::vector<Run> runs = plan_runs(chunk, sequences, window);
+  const Mask mask = make_mask(runs, window);
+  Graph graph(bench, 64 + 16 * runs.size());
   ggml_context* c = graph.context();
 
   ggml_tensor* x = graph.input(GGML_TYPE_F32, config.hidden, chunk.tokens);
   ggml_tensor* positions = graph.input(GGML_TYPE_I32, chunk.tokens, 1);
-  ggml_tensor* divisors = graph.input(GGML_TYPE_F32, std::ssize(rope_divisors), 1);
+  ggml_tensor* divisors = graph.input(GGML_TYPE_F32, std::ssize(chunk.rope.inverse), 1);
   ggml_tensor* seen = graph.input(GGML_TYPE_F16, mask.columns, mask.rows);
 
-  // ggml's angle is position * base^(-2i/head_dim) / divisor: with base 1 the divisors say everything.
-  const auto rotate = [&](ggml_tensor* heads) {
-    return ggml_rope_ext(c, heads, positions, divisors, static_cast<int>(config.head_dim),
-                         GGML_ROPE_TYPE_NEOX, 0, 1.0f, 1.0f, 0.0f, rope.attention_factor, 0.0f, 0.0f);
-  };
   const auto split = [&](ggml_tensor* y, int64_t heads) {
     return ggml_reshape_3d(c, y, config.head_dim, heads, chunk.tokens);
   };
-  ggml_tensor* normed = norm(graph, x, Role::attention_norm);
-  ggml_tensor* q = rotate(split(project(graph, normed, Role::q, Role::q_bias), config.heads));
-  ggml_tensor* k = rotate(split(project(graph, normed, Role::k, Role::k_bias), config.kv_heads));
-  ggml_tensor* v = split(project(graph, normed, Role::v, Role::v_bias), config.kv_heads);
+  // ggml's angle is position * base^(-2i/head_dim) / divisor: with base 1 the divisors say everything.
+  const auto rotate = [&](ggml_tensor* heads, Role head_norm) {
+    if (weights.at(head_norm)) heads = graph.norm(heads, head_norm);
+    return ggml_rope_ext(c, heads, positions, divisors, static_cast<int>(config.head_dim),
+                         GGML_ROPE_TYPE_NEOX, 0, 1.0f, 1.0f, 0.0f, chunk.rope.attention_factor, 0.0f, 0.0f);
+  };
+  ggml_tensor* normed = graph.norm(x, Role::attention_norm);
+  ggml_tensor* q = rotate(split(graph.project(normed, Role::q, Role::q_bias), config.heads), Role::q_norm);
+  ggml_tensor* k = rotate(split(graph.project(normed, Role::k, Role::k_bias), config.kv_heads), Role::k_norm);
+  ggml_tensor* v = split(graph.project(normed, Role::v, Role::v_bias), config.kv_heads);
 
   const float scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
   for (const Run& run : runs) {
@@ -402,8 +357,9 @@ void StreamingDecoder::Impl::attend(const Chunk& chunk, std::span<const TokenSeq
     graph.add(ggml_cpy(c, mixed, queries));
   }
   ggml_tensor* attended = ggml_reshape_2d(c, q, config.heads * config.head_dim, chunk.tokens);
-  ggml_tensor* out = ggml_add(c, x, project(graph, attended, Role::o, Role::o_bias));
-  graph.allocate(out);
+  ggml_tensor* out = ggml_add(c, x, graph.project(attended, Role::o, Role::o_bias));
+  graph.output(out);
+  graph.allocate();
 
   // Copies sequence after sequence between the states, in the order given, and the chunk's packed tokens.
   std::vector<size_t> starts(sequences.size());
@@ -425,7 +381,9 @@ void StreamingDecoder::Impl::attend(const Chunk& chunk, std::span<const TokenSeq
     ggml_backend_tensor_set(x, part.data(), offset, part.size_bytes());
   });
   set<int32_t>(positions, places);
-  set<float>(divisors, rope_divisors);
+  std::vector<float> inverted;
+  for (const float frequency : chunk.rope.inverse) inverted.push_back(1 / frequency);
+  set<float>(divisors, inverted);
   set<ggml_fp16_t>(seen, mask.values);
   graph.run();
   each_sequence([&](std::span<float> part, size_t offset) {
@@ -433,21 +391,32 @@ void StreamingDecoder::Impl::attend(const Chunk& chunk, std::span<const TokenSeq
   });
 }
 
-// states += ffn(norm(states)) for any tokens.
+// states += ffn(norm(states)) for all tokens.
+void StreamingDecoder::Impl::feed_forward(int64_t layer, std::span<float> states) {
+  if (is_mixture(config)) {
+    if (!add_mixture(bench, layer, options.max_batch_tokens, states)) refuse_layer(layer);
+    return;
+  }
+  const auto step = static_cast<size_t>(options.max_batch_tokens * config.hidden);
+  weights.load(layer, kFfnRoles);
+  for (size_t i = 0; i < states.size(); i += step)
+    feed_forward(states.subspan(i, std::min(step, states.size() - i)));
+  weights.release();
+}
+
+// The same for some tokens of a layer that is no mixture and whose weights are loaded.
 void StreamingDecoder::Impl::feed_forward(std::span<float> states) {
   check_interrupted();
-  Graph graph(backend.get(), allocator.get(), 32);
-  ggml_context* c = graph.context();
+  Graph graph(bench, 32);
   ggml_tensor* x = graph.input(GGML_TYPE_F32, config.hidden, std::ssize(states) / config.hidden);
-  ggml_tensor* normed = norm(graph, x, Role::ffn_norm);
-  ggml_tensor* gate = ggml_mul_mat(c, weights.at(Role::ffn_gate), normed);
-  ggml_tensor* up = ggml_mul_mat(c, weights.at(Role::ffn_up), normed);
-  ggml_tensor* down = ggml_mul_mat(c, weights.at(Role::ffn_down), ggml_swiglu_split(c, gate, up));
-  ggml_tensor* out = ggml_add(c, x, down);
-  graph.allocate(out);
+  ggml_tensor* normed = graph.norm(x, Role::ffn_norm);
+  ggml_tensor* out =
+      ggml_add(graph.context(), x, graph.feed_forward(normed, Role::ffn_gate, Role::ffn_up, Role::ffn_down));
+  graph.output(out);
+  graph.allocate();
   set<float>(x, states);
   graph.run();
-  ggml_backend_tensor_get(out, states.data(), 0, states.size_bytes());
+  get(out, states);
 }
 
 }  // namespace moerge

@@ -25,24 +25,29 @@ struct DecoderOptions {
   int threads = 0;             // 0: default_threads()
   std::string device = "cpu";  // "cpu", "gpu" (the first one) or a device's name in ggml
   /// What the matrices of the layers are computed in. They are quantised layer by layer in memory, never on
-  /// disk; a matrix whose rows are no multiple of 32 stays as stored, and so do norms, biases, embeddings and
-  /// what is stored in a block type.
+  /// disk; a matrix whose rows are no multiple of 32 stays as stored, and so do norms, biases, routers,
+  /// embeddings and what is stored in a block type.
   WeightType weights = WeightType::as_stored;
   /// How many tokens pass through a layer together; bounds the memory of activations. A longer sequence is
   /// still attended to as a whole.
   int64_t max_batch_tokens = 512;
 };
 
-/// Runs Llama-like decoders, driven by the model's configuration: grouped-query attention, biases on the
-/// attention projections, sliding window, rotary embeddings of the kinds in rope.h, SiLU.
+/// Runs decoders of all families in model/architectures/: one graph, driven by the model's configuration and
+/// by the weights that its family has. Grouped-query attention, biases on its projections, norms over every
+/// head of q and k, sliding windows in all layers or some, rotary embeddings of the kinds in rope.h, SiLU;
+/// an FFN, or a mixture of experts (mixture.h).
 ///
-/// Precision: states, norms, attention and f32 matrices are float32; for bf16 and f16 matrices ggml rounds
-/// the other factor of each product to that type (so float16 weights need activations below 65504), for block
-/// types (stored ones as well) to 8 bits, and sums in float32. The result of a sequence does not depend on
-/// the other sequences beyond rounding.
+/// Precision: states, norms, attention, routers and f32 matrices are float32; for bf16 and f16 matrices ggml
+/// rounds the other factor of each product to that type (so float16 weights need activations below 65504),
+/// for block types (stored ones as well) to 8 bits, and sums in float32. Where two experts of a mixture are
+/// that close, a token may take the other one. The result of a sequence does not depend on the other
+/// sequences beyond rounding.
 ///
-/// Memory: the states (float32 [tokens, hidden]), the activations of max_batch_tokens tokens, and the file's
-/// pages of the attention or the FFN of one layer; pages are given back when they have been used.
+/// Memory: the states (float32 [tokens, hidden]; twice for a mixture, and its router logits), the activations
+/// of max_batch_tokens tokens, and the weights (mapped pages, or a copy where the file does not hold them as
+/// they are computed with) of the attention or the FFN of one layer, of a mixture of one expert at a time;
+/// besides the pages of what comes next, read ahead. Pages are given back when they have been used.
 class StreamingDecoder final : public PromptEncoder {
  public:
   /// `model` must outlive this object. Throws unsupported when the model needs something that this forward

@@ -13,7 +13,7 @@
 #include "moerge/base/json.h"
 #include "moerge/engine/rope.h"
 #include "moerge/tensor/convert.h"
-#include "moerge/testing/temp_dir.h"
+#include "moerge/testing/tiny_model.h"
 
 namespace moerge {
 namespace {
@@ -24,8 +24,27 @@ const fs::path kData = kRepository / "tests/engine";
 
 using States = std::vector<std::vector<float>>;  // [layers][tokens * hidden]
 
+// The same safetensors file with `parts` of its tensors' names replaced, one after the other.
+std::string with_other_names(const std::string& file, const Json& parts) {
+  uint64_t length = 0;
+  std::memcpy(&length, file.data(), sizeof length);
+  const std::string data = file.substr(8 + length);
+  Json header = Json::object();
+  const Json before = parse_json(std::string_view(file).substr(8, length), "header");
+  for (const auto& [key, entry] : before.items()) {
+    std::string name = key;
+    for (const auto& [old, now] : parts.items())
+      for (size_t at = name.find(old); at != std::string::npos; at = name.find(old))
+        name.replace(at, old.size(), now.get<std::string>());
+    header[name] = entry;
+  }
+  const std::string text = header.dump();
+  length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), 8) + text + data;
+}
+
 struct Case {
-  Json config;
+  Json config, rename;
   fs::path weights;
   std::vector<TokenSequence> sequences;
   std::vector<size_t> rows;
@@ -33,6 +52,7 @@ struct Case {
   explicit Case(const std::string& name) {
     const Json json = read_json(kData / (name + ".json"));
     config = json["config"];
+    rename = json.value("rename", Json::object());
     weights = config.is_null() ? kRepository / json["weights"].get<std::string>() : kData / json["weights"];
     sequences = json["sequences"].get<std::vector<TokenSequence>>();
     rows = json["rows"].get<std::vector<size_t>>();
@@ -42,7 +62,7 @@ struct Case {
   fs::path folder(const testing::TempDir& dir) const {
     if (config.is_null()) return weights;
     dir.write("config.json", config.dump());
-    fs::copy_file(weights, dir / "model.safetensors", fs::copy_options::overwrite_existing);
+    dir.write("model.safetensors", with_other_names(read_file(weights, 1 << 24), rename));
     return dir.path();
   }
 };
@@ -118,7 +138,11 @@ TEST_P(Reference, SameStatesAsTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(Float32, Reference,
                          ::testing::Values("f32", "sliding_window", "sliding_window_wide", "rope_linear",
-                                           "rope_dynamic", "rope_llama3", "rope_yarn", "rope_yarn_options"));
+                                           "rope_dynamic", "rope_dynamic_beyond", "rope_llama3", "rope_yarn",
+                                           "rope_yarn_options", "rope_long"));
+INSTANTIATE_TEST_SUITE_P(Families, Reference,
+                         ::testing::Values("qwen2", "qwen3", "qwen3_bias", "mixtral", "qwen2_moe",
+                                           "qwen2_moe_options", "qwen3_moe", "deepseek"));
 
 // ggml rounds the activations to the type of the weights.
 TEST(Decoder, Float16Weights) {
@@ -143,10 +167,10 @@ TEST(Decoder, QuantizedWeights) {
 
 TEST(Decoder, SequencesDoNotDependOnTheirCompany) {
   const testing::TempDir dir;
-  for (const char* name : {"f32", "family_base"}) {
+  for (const char* name : {"f32", "family_base", "rope_dynamic_beyond", "qwen2_moe"}) {
     const Case reference(name);
     const Model model(name, {reference.folder(dir)});
-    const double tolerance = std::string_view(name) == "f32" ? 1e-6 : 1e-3;
+    const double tolerance = std::string_view(name) == "family_base" ? 1e-3 : 1e-6;
     const States together = encode(model, reference.sequences);
     size_t first = 0;
     for (const TokenSequence& sequence : reference.sequences) {
@@ -217,8 +241,8 @@ TEST(DecoderErrors, WhatTheConfigurationAsks) {
   const auto refused = [](const Json& changes) {
     return message(ErrorKind::unsupported, [&] { encode_with(changes); });
   };
-  const std::string rope = refused({{"rope_scaling", {{"rope_type", "longrope"}}}});
-  EXPECT_MESSAGE(rope, "rope type \"longrope\"");
+  const std::string rope = refused({{"rope_scaling", {{"rope_type", "proportional"}}}});
+  EXPECT_MESSAGE(rope, "rope type \"proportional\"");
   EXPECT_MESSAGE(rope, "gate_mode cheap_embed or random need no forward pass");
   const std::string activation = refused({{"hidden_act", "gelu"}});
   EXPECT_MESSAGE(activation, "activation \"gelu\" is not supported");
@@ -234,14 +258,13 @@ TEST(DecoderErrors, RopeNumbers) {
   EXPECT_MESSAGE(refused({{"rope_type", "linear"}, {"factor", 0}}), "\"factor\" in rope_scaling is 0");
   EXPECT_MESSAGE(refused({{"rope_type", "llama3"}, {"factor", 8}}), "has no \"low_freq_factor\"");
   EXPECT_MESSAGE(refused({{"rope_type", "yarn"}, {"factor", "8"}}), "factor");
-}
-
-TEST(DecoderErrors, DynamicRopeIsBoundedByTheMaximum) {
-  const Json changes = {{"rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.0}}},
-                        {"max_position_embeddings", 8}};
-  encode_with(changes, TokenSequence(8, 1));
-  EXPECT_MESSAGE(message(ErrorKind::unsupported, [&] { encode_with(changes, TokenSequence(9, 1)); }),
-                 "a prompt of 9 tokens");
+  EXPECT_MESSAGE(refused({{"rope_type", "dynamic"}}), "has no \"factor\"");
+  Json lists = {{"rope_type", "longrope"}, {"short_factor", std::vector<double>(8, 1)}};
+  EXPECT_MESSAGE(refused(lists), "\"long_factor\" in rope_scaling should be a list of 8 positive numbers");
+  for (const Json& list : {Json(std::vector<double>(7, 1)), Json(std::vector<double>(8, 0)), Json("long")}) {
+    lists["long_factor"] = list;
+    EXPECT_MESSAGE(refused(lists), "should be a list of 8 positive numbers");
+  }
 }
 
 TEST(DecoderErrors, Prompts) {
@@ -261,10 +284,10 @@ TEST(DecoderErrors, Device) {
   EXPECT_MESSAGE(text, "\"CPU\"");
 }
 
-// The weights of case "f32" with one tensor's header entry edited or its first value overwritten.
+// The weights of a float32 case with one tensor's header entry edited or its first value overwritten.
 class Edited {
  public:
-  explicit Edited(const std::string& name) {
+  explicit Edited(const std::string& name, const std::string& case_name = "f32") : reference_(case_name) {
     reference_.folder(dir_);
     bytes_ = read_file(dir_ / "model.safetensors", 1 << 24);
     uint64_t length = 0;
@@ -277,20 +300,20 @@ class Edited {
   void set_first(float value) {
     std::memcpy(data_.data() + entry()["data_offsets"][0].get<size_t>(), &value, sizeof value);
   }
-  std::string run(ErrorKind kind) const {
+  void encode(const TokenSequence& sequence) const {
     std::string header = header_.dump();
     const uint64_t length = header.size();
     dir_.write("model.safetensors", std::string(reinterpret_cast<const char*>(&length), 8) + header + data_);
-    return message(kind, [&] {
-      const Model model("model", {dir_.path()});
-      const std::vector<TokenSequence> sequences = {{0, 1, 2}};
-      StreamingDecoder(model, {.threads = kThreads}).encode(sequences, [](int64_t, auto) {});
-    });
+    const Model model("model", {dir_.path()});
+    StreamingDecoder(model, {.threads = kThreads}).encode(std::span(&sequence, 1), [](int64_t, auto) {});
+  }
+  std::string run(ErrorKind kind) const {
+    return message(kind, [&] { encode({0, 1, 2}); });
   }
 
  private:
   testing::TempDir dir_;
-  Case reference_{"f32"};
+  Case reference_;
   std::string bytes_, data_, name_;
   Json header_;
 };
@@ -321,27 +344,105 @@ TEST(DecoderErrors, StatesThatAreNotFinite) {
     }
 }
 
+TEST(DecoderErrors, WeightsOfAMixture) {
+  Edited router("model.layers.1.block_sparse_moe.gate.weight", "mixtral");
+  router.set_first(NAN);
+  EXPECT_MESSAGE(router.run(ErrorKind::input), "what layer 1 computes holds infinite values or NaN");
+  Edited expert("model.layers.1.block_sparse_moe.experts.3.w1.weight", "mixtral");
+  expert.entry()["shape"] = {32, 8};
+  EXPECT_MESSAGE(expert.run(ErrorKind::input), "experts.3.w1.weight\" is [32, 8], config.json says [8, 32]");
+}
+
+// A token passes through 2 of 5 experts; nothing of the others matters.
+TEST(Decoder, ExpertsThatNobodyChoseAreLeftOut) {
+  int damaged = 0;
+  for (int i = 0; i < 5; i++) {
+    Edited expert(fmt::format("model.layers.0.block_sparse_moe.experts.{}.w1.weight", i), "mixtral");
+    expert.set_first(NAN);
+    try {
+      expert.encode({7});
+    } catch (const Error&) {
+      damaged++;
+    }
+  }
+  EXPECT_EQ(damaged, 2);
+}
+
+// -------- derived weights
+
+// Twice what the file holds, in float32.
+StoredTensor doubled(const StoredTensor& tensor) {
+  StoredTensor out = tensor;
+  out.spec.dtype = DType::f32;
+  out.derivation = std::make_shared<Derivation>(
+      Derivation{tensor, " x 2", [tensor](int64_t first, int64_t count, std::span<float> values) {
+                   std::vector<std::byte> bytes(static_cast<size_t>(count * tensor.row_bytes()));
+                   read_rows(tensor, first, count, bytes);
+                   to_f32(tensor.spec.dtype, bytes, values);
+                   for (float& value : values) value *= 2;
+                 }});
+  return out;
+}
+
+// Matrices, norms, embeddings: computed on the way or stored, the states are the same.
+TEST(Decoder, WeightsThatAreComputed) {
+  const testing::TempDir dir;
+  const Case reference("bf16");
+  Model derived("derived", {reference.folder(dir)});
+  std::vector<testing::TinyTensor> stored;
+  derived.checkpoint.transform([&](const StoredTensor& tensor) {
+    const StoredTensor twice = doubled(tensor);
+    std::string bytes(static_cast<size_t>(twice.spec.bytes()), '\0');
+    read_rows(twice, 0, twice.rows(), std::as_writable_bytes(std::span(bytes)));
+    stored.push_back({tensor.spec.name, "F32", tensor.spec.shape, std::move(bytes)});
+    return std::vector<StoredTensor>{twice};
+  });
+  dir.write("stored/config.json", reference.config.dump());
+  dir.write("stored/model.safetensors", testing::safetensors_bytes(stored));
+  const Model plain("stored", {dir / "stored"});
+  for (const WeightType type : {WeightType::as_stored, WeightType::q8_0}) {
+    const DecoderOptions options = {.threads = kThreads, .weights = type};
+    EXPECT_EQ(encode(derived, reference.sequences, options), encode(plain, reference.sequences, options));
+  }
+}
+
 // -------- rope
 
 TEST(Rope, NeedsOnlyNumbers) {
   ModelConfig config;
   config.head_dim = 8;
   config.max_positions = 64;
-  const RopeFrequencies plain = rope_frequencies(config);
+  const RopeFrequencies plain = rope_frequencies(config, 64);
   ASSERT_EQ(plain.inverse.size(), 4u);
   for (size_t i = 0; i < 4; i++) EXPECT_FLOAT_EQ(plain.inverse[i], std::pow(10.0f, -static_cast<float>(i)));
   EXPECT_EQ(plain.attention_factor, 1.0f);
 
   config.rope.type = "yarn";
   config.rope.scaling = {{"rope_type", "yarn"}, {"factor", 4.0}};
-  EXPECT_FLOAT_EQ(rope_frequencies(config).attention_factor, 0.1f * std::log(4.0f) + 1);
+  EXPECT_FLOAT_EQ(rope_frequencies(config, 64).attention_factor, 0.1f * std::log(4.0f) + 1);
   config.rope.scaling["attention_factor"] = 1.25;
-  EXPECT_FLOAT_EQ(rope_frequencies(config).attention_factor, 1.25f);
+  EXPECT_FLOAT_EQ(rope_frequencies(config, 64).attention_factor, 1.25f);
+
+  // The base grows with the length beyond the limit of 64: by (2 * 4 - 1)^(8 / 6) here.
+  config.rope.type = "dynamic";
+  config.rope.scaling = {{"factor", 2.0}};
+  EXPECT_EQ(rope_frequencies(config, 64), plain);
+  EXPECT_FLOAT_EQ(rope_frequencies(config, 256).inverse[1],
+                  std::pow(10000.0f * std::pow(7.0f, 8.0f / 6), -0.25f));
+
+  config.rope.type = "longrope";
+  config.rope.scaling = {{"short_factor", {1, 1, 1, 2}},
+                         {"long_factor", {1, 2, 4, 8}},
+                         {"original_max_position_embeddings", 16}};
+  EXPECT_FLOAT_EQ(rope_frequencies(config, 16).inverse[3], 0.001f / 2);
+  EXPECT_FLOAT_EQ(rope_frequencies(config, 17).inverse[3], 0.001f / 8);
+  EXPECT_FLOAT_EQ(rope_frequencies(config, 1).attention_factor,
+                  std::sqrt(1 + std::log(4.0f) / std::log(16.0f)));
 
   config.rope.type = "llama3";
   config.rope.scaling = {{"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}};
   // Wavelengths 6, 63, 628 and 6283 with a length of 64: kept, between, divided, divided.
-  const std::vector<float> stretched = rope_frequencies(config).inverse;
+  const std::vector<float> stretched = rope_frequencies(config, 64).inverse;
   EXPECT_FLOAT_EQ(stretched[0], 1.0f);
   EXPECT_GT(stretched[1], 0.1f / 8);
   EXPECT_LT(stretched[1], 0.1f);

@@ -207,6 +207,82 @@ TEST(GgufDecoder, BlocksAtOddAddresses) {
   }
 }
 
+// Qwen's families: rows of q and k stay in order; biases, or norms over every head, come along. By the names
+// of a folder and of a GGUF file.
+std::vector<std::pair<std::string, std::string>> qwen_names(const std::string& family) {
+  std::vector<std::pair<std::string, std::string>> names = {
+      {"input_layernorm.weight", "attn_norm.weight"},
+      {"self_attn.q_proj.weight", "attn_q.weight"},
+      {"self_attn.k_proj.weight", "attn_k.weight"},
+      {"self_attn.v_proj.weight", "attn_v.weight"},
+      {"self_attn.o_proj.weight", "attn_output.weight"},
+      {"post_attention_layernorm.weight", "ffn_norm.weight"},
+      {"mlp.gate_proj.weight", "ffn_gate.weight"},
+      {"mlp.up_proj.weight", "ffn_up.weight"},
+      {"mlp.down_proj.weight", "ffn_down.weight"}};
+  for (const std::string part : {"q", "k", "v"})
+    if (family == "qwen2") names.emplace_back("self_attn." + part + "_proj.bias", "attn_" + part + ".bias");
+  for (const std::string part : {"q", "k"})
+    if (family == "qwen3")
+      names.emplace_back("self_attn." + part + "_norm.weight", "attn_" + part + "_norm.weight");
+  return names;
+}
+
+Shape qwen_shape(const std::string& name) {
+  const auto has = [&](std::string_view part) { return name.find(part) != std::string::npos; };
+  const int64_t rows = has("gate") || has("up_")        ? kFfn
+                       : has("k_proj") || has("v_proj") ? kHidden / 2
+                                                        : kHidden;
+  if (has("bias")) return {rows};
+  if (has("q_norm") || has("k_norm")) return {64};
+  return has("layernorm") ? Shape{kHidden} : Shape{rows, has("down") ? kFfn : kHidden};
+}
+
+TEST(GgufDecoder, QwenFamiliesAsAFolder) {
+  for (const std::string family : {"qwen2", "qwen3"}) {
+    const TempDir dir;
+    std::vector<testing::TinyTensor> folder;
+    std::vector<TinyGgufTensor> file;
+    const auto add = [&](const std::string& name, const std::string& gguf, const Shape& shape) {
+      int64_t count = 1;
+      for (const int64_t n : shape) count *= n;
+      std::vector<float> values;
+      for (int64_t i = 0; i < count; i++)
+        values.push_back(static_cast<float>(noise(i, std::ssize(file) + 3) - 0.5) *
+                         (shape.size() == 1 ? 2 : 0.2f));
+      folder.push_back({name, "F32", shape, bytes_of(values)});
+      file.push_back({{gguf, DType::f32, shape}, bytes_of(values)});
+    };
+    add("model.embed_tokens.weight", "token_embd.weight", {kVocab, kHidden});
+    for (int layer = 0; layer < kLayers; layer++)
+      for (const auto& [name, gguf] : qwen_names(family))
+        add(fmt::format("model.layers.{}.{}", layer, name), fmt::format("blk.{}.{}", layer, gguf),
+            qwen_shape(name));
+    add("model.norm.weight", "output_norm.weight", {kHidden});
+
+    const GgufMetadata llama = metadata();
+    GgufMetadata data;
+    for (const auto& [key, value] : llama.entries())
+      data.set(key.starts_with("llama.") ? family + key.substr(5) : key, value);
+    data.set("general.architecture", family);
+    const Json config = {{"model_type", family},
+                         {"hidden_size", kHidden},
+                         {"intermediate_size", kFfn},
+                         {"num_hidden_layers", kLayers},
+                         {"num_attention_heads", 4},
+                         {"num_key_value_heads", 2},
+                         {"head_dim", 64},
+                         {"vocab_size", kVocab},
+                         {"rms_norm_eps", 1e-5},
+                         {"tie_word_embeddings", true}};
+    dir.write("folder/config.json", config.dump());
+    dir.write("folder/model.safetensors", testing::safetensors_bytes(folder));
+    const States states = encode(dir.write("m.gguf", testing::gguf_bytes(data, file)));
+    EXPECT_EQ(states, encode(dir / "folder")) << family;
+    EXPECT_EQ(std::ssize(states), kLayers);
+  }
+}
+
 TEST(GgufDecoder, NamesTheMetadata) {
   const TempDir dir;
   dir.write("m.gguf", model_file(DType::f32, bytes_of(stretches())));

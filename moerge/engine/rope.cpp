@@ -34,6 +34,19 @@ class Scaling {
     const Json& scaling = config_.rope.scaling;
     return scaling.is_object() ? json_bool(scaling, key, config_.where).value_or(fallback) : fallback;
   }
+  /// `count` numbers, each above 0.
+  std::vector<double> list(const char* key, size_t count) const {
+    const Json& scaling = config_.rope.scaling;
+    const auto found = scaling.find(key);
+    const auto is_positive = [](const Json& value) {
+      return value.is_number() && value.get<double>() > 0 && std::isfinite(value.get<double>());
+    };
+    if (found == scaling.end() || !found->is_array() || found->size() != count ||
+        !std::ranges::all_of(*found, is_positive))
+      fail(ErrorKind::input, "{}: \"{}\" in rope_scaling should be a list of {} positive numbers",
+           config_.where, key, count);
+    return found->get<std::vector<double>>();
+  }
   // transformers prefers the member beside rope_scaling over the one in it.
   double original_length() const {
     const std::optional<double> outer =
@@ -97,15 +110,40 @@ double stretch_yarn(const Scaling& scaling, double theta, double max_positions,
   return mscale != 0 && all != 0 ? scale_of(mscale) / scale_of(all) : scale_of(1);
 }
 
+// "NTK-aware" scaling: a larger base, the larger the longer the sequence. Returns it.
+double dynamic_base(const Scaling& scaling, const ModelConfig& config, double length) {
+  const double factor = scaling.positive("factor"), dim = static_cast<double>(config.head_dim);
+  const double growth = length / static_cast<double>(config.max_positions);
+  if (growth <= 1) return config.rope.theta;
+  return config.rope.theta * std::pow(factor * growth - (factor - 1), dim / (dim - 2));
+}
+
+// LongRoPE (Ding et al., "LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens", 2024): a divisor
+// for each frequency, one list for sequences up to the original length, one for longer ones. Returns the
+// factor for cos and sin.
+double stretch_long(const Scaling& scaling, double length, double max_positions,
+                    std::vector<double>& inverse) {
+  const std::vector<double> brief = scaling.list("short_factor", inverse.size()),
+                            extended = scaling.list("long_factor", inverse.size());
+  const double original = scaling.original_length();
+  for (size_t i = 0; i < inverse.size(); i++) inverse[i] /= length > original ? extended[i] : brief[i];
+  if (const auto given = scaling.number("attention_factor")) return *given;
+  const double factor = scaling.positive("factor", max_positions / original);
+  return factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(original));
+}
+
 }  // namespace
 
-RopeFrequencies rope_frequencies(const ModelConfig& config) {
+RopeFrequencies rope_frequencies(const ModelConfig& config, int64_t length) {
   const std::string_view type = config.rope.type;
   const Scaling scaling(config);
-  if (scaling.number("partial_rotary_factor").value_or(1) != 1)
+  const double beside = json_number(config.raw, "partial_rotary_factor", config.where).value_or(1);
+  if (scaling.number("partial_rotary_factor").value_or(beside) != 1)
     fail(ErrorKind::unsupported, "{}: partial_rotary_factor other than 1 is not supported", config.where);
 
-  const double theta = config.rope.theta, dim = static_cast<double>(config.head_dim);
+  const auto tokens = static_cast<double>(length), max_positions = static_cast<double>(config.max_positions),
+             dim = static_cast<double>(config.head_dim);
+  const double theta = type == "dynamic" ? dynamic_base(scaling, config, tokens) : config.rope.theta;
   std::vector<double> inverse(static_cast<size_t>(config.head_dim / 2));
   for (size_t i = 0; i < inverse.size(); i++) inverse[i] = std::pow(theta, -2 * static_cast<double>(i) / dim);
 
@@ -113,20 +151,21 @@ RopeFrequencies rope_frequencies(const ModelConfig& config) {
   if (type == "linear") {
     const double factor = scaling.positive("factor");
     for (double& frequency : inverse) frequency /= factor;
-  } else if (type == "dynamic") {
-    out.max_length = config.max_positions;  // up to it, the frequencies of "default"
   } else if (type == "llama3") {
     stretch_llama3(scaling, inverse);
   } else if (type == "yarn") {
-    const auto max_positions = static_cast<double>(config.max_positions);
     out.attention_factor = static_cast<float>(stretch_yarn(scaling, theta, max_positions, inverse));
-  } else if (type != "default") {
+  } else if (type == "longrope") {
+    out.attention_factor = static_cast<float>(stretch_long(scaling, tokens, max_positions, inverse));
+  } else if (type != "default" && type != "dynamic") {
     fail(ErrorKind::unsupported,
-         "{}: the forward pass does not know rope type \"{}\" (it knows default, linear, dynamic, llama3 and "
-         "yarn); "
-         "gate_mode cheap_embed or random need no forward pass",
+         "{}: the forward pass does not know rope type \"{}\" (it knows default, linear, dynamic, llama3, "
+         "yarn and longrope); gate_mode cheap_embed or random need no forward pass",
          config.where, type);
   }
+  if (!std::isfinite(out.attention_factor))
+    fail(ErrorKind::input, "{}: its rope settings give a factor of {} for attention", config.where,
+         out.attention_factor);
 
   for (const double frequency : inverse) {
     const auto value = static_cast<float>(frequency);

@@ -3,7 +3,6 @@
 // position * inverse[i].
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "moerge/model/config.h"
@@ -11,13 +10,15 @@
 namespace moerge {
 
 struct RopeFrequencies {
-  std::vector<float> inverse;         // [head_dim / 2], radians per position
-  float attention_factor = 1.0f;      // multiplies cos and sin
-  std::optional<int64_t> max_length;  // longer sequences would need other frequencies
+  std::vector<float> inverse;     // [head_dim / 2], radians per position
+  float attention_factor = 1.0f;  // multiplies cos and sin
+
+  bool operator==(const RopeFrequencies&) const = default;
 };
 
-/// Frequencies as transformers' modeling_rope_utils computes them, for the types default, linear, dynamic,
-/// llama3 and yarn. Throws unsupported for other types, input where a number is missing or senseless.
-RopeFrequencies rope_frequencies(const ModelConfig& config);
+/// Frequencies for a sequence of `length` tokens as transformers' modeling_rope_utils computes them, for the
+/// types default, linear, dynamic, llama3, yarn and longrope; only those of dynamic and longrope depend on
+/// the length. Throws unsupported for other types, input where a number is missing or senseless.
+RopeFrequencies rope_frequencies(const ModelConfig& config, int64_t length);
 
 }  // namespace moerge

@@ -34,13 +34,10 @@ bool is_aligned(const StoredTensor& stored) {
 
 }  // namespace
 
-const StoredTensor* find_weight(const Model& model, Role role, int64_t layer) {
-  for (const WeightTemplate& weight : model.architecture->weights)
-    if (weight.role == role)
-      return !weight.required || weight.required(model.config)
-                 ? &model.checkpoint.at(weight_name(weight, layer))
-                 : nullptr;
-  return nullptr;
+const StoredTensor* find_weight(const Model& model, Role role, int64_t layer, int64_t expert) {
+  const WeightTemplate* weight = find_weight(*model.architecture, role);
+  if (!weight || (weight->required && !weight->required(model.config))) return nullptr;
+  return &model.checkpoint.at(weight_name(*weight, layer, expert));
 }
 
 WeightStream::WeightStream(const Model& model, ggml_backend_t backend, WeightType type, int threads)
@@ -67,9 +64,11 @@ WeightStream::WeightStream(const Model& model, ggml_backend_t backend, WeightTyp
   }
 }
 
-// Block types are as small as anyone asked for, and quantising them anew would only lose more.
-ggml_type WeightStream::type_for(const StoredTensor& stored) const {
-  if (stored.spec.shape.size() == 1) return GGML_TYPE_F32;
+// Block types are as small as anyone asked for, and quantising them anew would only lose more. Routers are
+// small, and what they decide changes by leaps.
+ggml_type WeightStream::type_for(const StoredTensor& stored, Role role) const {
+  if (stored.spec.shape.size() == 1 || role == Role::router || role == Role::shared_router)
+    return GGML_TYPE_F32;
   const DType dtype = stored.spec.dtype;
   if (is_quantized(dtype)) return multipliable_.at(dtype) ? stored_type(dtype) : GGML_TYPE_F32;
   const ggml_type type = weight_type_ == WeightType::q8_0   ? GGML_TYPE_Q8_0
@@ -84,17 +83,17 @@ bool WeightStream::is_mapped(const Loaded& weight) const {
          weight.tensor->type == stored_type(stored.spec.dtype);
 }
 
-void WeightStream::load(int64_t layer, std::span<const Role> roles) {
+void WeightStream::load(int64_t layer, std::span<const Role> roles, int64_t expert) {
   loaded_.clear();
   context_.reset(ggml_init({roles.size() * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true}));
   for (const Role role : roles) {
-    const StoredTensor* stored = find_weight(model_, role, layer);
+    const StoredTensor* stored = find_weight(model_, role, layer, expert);
     if (!stored) continue;
     const Shape& shape = stored->spec.shape;
+    const ggml_type type = type_for(*stored, role);
     // ggml names the dimension with stride one first.
-    ggml_tensor* tensor = shape.size() == 1
-                              ? ggml_new_tensor_1d(context_.get(), type_for(*stored), shape[0])
-                              : ggml_new_tensor_2d(context_.get(), type_for(*stored), shape[1], shape[0]);
+    ggml_tensor* tensor = shape.size() == 1 ? ggml_new_tensor_1d(context_.get(), type, shape[0])
+                                            : ggml_new_tensor_2d(context_.get(), type, shape[1], shape[0]);
     loaded_.push_back({role, stored, tensor});
   }
   allocate();
@@ -179,9 +178,9 @@ void WeightStream::release() const {
   for (const Loaded& weight : loaded_) weight.stored->file->release(weight.stored->stored_bytes());
 }
 
-void WeightStream::prefetch(int64_t layer, std::span<const Role> roles) const {
+void WeightStream::prefetch(int64_t layer, std::span<const Role> roles, int64_t expert) const {
   for (const Role role : roles) {
-    if (const StoredTensor* stored = find_weight(model_, role, layer))
+    if (const StoredTensor* stored = find_weight(model_, role, layer, expert))
       stored->file->prefetch(stored->stored_bytes());
   }
 }

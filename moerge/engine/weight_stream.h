@@ -11,27 +11,27 @@
 
 namespace moerge {
 
-/// The tensor of a role where the forward pass of this configuration has it, null where it has not (biases).
-/// Throws input when the checkpoint lacks it.
-const StoredTensor* find_weight(const Model& model, Role role, int64_t layer);
+/// The tensor of a role where the forward pass of this configuration has it, null where it has not (biases,
+/// norms of some families). Throws input when the checkpoint lacks it.
+const StoredTensor* find_weight(const Model& model, Role role, int64_t layer, int64_t expert = -1);
 
 /// Holds the weights of one load() at a time: in place in the mapped file where the device can read host
 /// memory and the rows lie there in order, else in one device buffer that is used again and again.
-/// One-dimensional weights become float32, and so do block types that the device does not multiply with.
-/// Shapes and types must have been checked.
+/// One-dimensional weights and routers become float32, and so do block types that the device does not
+/// multiply with. Shapes and types must have been checked.
 class WeightStream {
  public:
   /// `model` and `backend` must outlive this object.
   WeightStream(const Model& model, ggml_backend_t backend, WeightType type, int threads);
 
-  /// Tensors of an earlier load() must no longer be used.
-  void load(int64_t layer, std::span<const Role> roles);
+  /// Of a layer, or of one expert of it. Tensors of an earlier load() must no longer be used.
+  void load(int64_t layer, std::span<const Role> roles, int64_t expert = -1);
   /// Of the last load(); null when the model has no such weight.
   ggml_tensor* at(Role role) const;
   /// Gives back the pages that the last load() brought in. Its tensors stay valid and would read them again.
   void release() const;
   /// Asks the kernel to read these weights from disk in the meantime.
-  void prefetch(int64_t layer, std::span<const Role> roles) const;
+  void prefetch(int64_t layer, std::span<const Role> roles, int64_t expert = -1) const;
 
  private:
   struct Loaded {
@@ -39,7 +39,7 @@ class WeightStream {
     const StoredTensor* stored;
     ggml_tensor* tensor;
   };
-  ggml_type type_for(const StoredTensor& stored) const;
+  ggml_type type_for(const StoredTensor& stored, Role role) const;
   bool is_mapped(const Loaded& weight) const;
   void allocate();
   void fill(const Loaded& weight) const;

@@ -58,7 +58,7 @@ struct ConfigDefaults {
 
 /// What a family of mixtures calls things in config.json, with the defaults of its class.
 struct ExpertKeys {
-  const char* experts;
+  const char* experts;  // or "num_local_experts", which transformers 5 writes for several families
   int64_t default_experts;
   int64_t default_experts_per_token;  // of num_experts_per_tok
   const char* ffn;                    // width of an expert; null: intermediate_size
@@ -82,13 +82,23 @@ struct Mixture {
   std::string_view expert_type;  // model_type of an expert that stands alone as a dense model
 };
 
+/// Which layers of a family see only the last sliding_window tokens (where config.json names a window).
+enum class Windows {
+  none,    // the family does not know the key
+  all,     // every layer
+  listed,  // those that layer_types names; every layer without that list
+  late,    // those that layer_types names; without it, from max_window_layers on
+  even,    // those that layer_types names; without it, every other one below max_window_layers, from 0 on
+};
+
 struct Architecture {
   std::string_view model_type;  // in config.json
   std::string_view class_name;  // in "architectures"
   ConfigDefaults defaults;
   std::span<const WeightTemplate> weights;  // of a mixture: in the layout of one tensor an expert and matrix
   const Mixture* mixture = nullptr;         // null: a dense family
-  bool optional_window = false;             // sliding_window counts only with use_sliding_window
+  Windows windows = Windows::none;
+  bool optional_window = false;  // sliding_window counts only with use_sliding_window
 };
 
 /// All families, in a fixed order. A new one is a file in architectures/ and a line in architecture.cpp.

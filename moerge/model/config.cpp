@@ -1,5 +1,6 @@
 #include "moerge/model/config.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "moerge/base/error.h"
@@ -10,6 +11,10 @@
 namespace moerge {
 namespace {
 
+// transformers 5 writes it for several families that had a key of their own.
+constexpr const char* kExpertCount = "num_local_experts";
+
+constexpr size_t kMaxShown = 80;  // of a value in a message
 constexpr int64_t kMaxExperts = 4096, kMaxExpertLayers = 1'000'000;
 
 class Reader {
@@ -43,6 +48,18 @@ class Reader {
   const std::string& where_;
 };
 
+// transformers 5 can keep rope parameters for every kind of layer apart, by the names in layer_types. They
+// are read when they are the same for all.
+const Json& same_for_all_layers(const Json& parameters, const std::string& where) {
+  if (std::ranges::none_of(parameters, [](const Json& value) { return value.is_object(); }))
+    return parameters;
+  const Json& first = *parameters.begin();
+  if (std::ranges::any_of(parameters, [&](const Json& value) { return value != first; }))
+    fail(ErrorKind::unsupported,
+         "{}: \"rope_parameters\" differ from one kind of layer to the other, which is not supported", where);
+  return first;
+}
+
 // transformers 5 writes one "rope_parameters" object with rope_theta in it; older versions "rope_theta"
 // beside "rope_scaling", whose kind is in "rope_type" or, older still, "type".
 RopeConfig read_rope(const Reader& reader, double default_theta, const std::string& where) {
@@ -51,7 +68,7 @@ RopeConfig read_rope(const Reader& reader, double default_theta, const std::stri
   const Json* scaling = reader.object("rope_parameters");
   if (!scaling) scaling = reader.object("rope_scaling");
   if (!scaling) return rope;
-  Json kept = *scaling;
+  Json kept = same_for_all_layers(*scaling, where);
   if (const auto theta = json_number(kept, "rope_theta", where)) {
     if (!(*theta > 0)) fail(ErrorKind::input, "{}: \"rope_theta\" is {}", where, *theta);
     rope.theta = *theta;
@@ -69,28 +86,47 @@ RopeConfig read_rope(const Reader& reader, double default_theta, const std::stri
   return rope;
 }
 
-// transformers: models/qwen2/configuration_qwen2.py. Mistral's window holds for all layers.
-void read_windows(const Json& json, const Architecture& family, const Reader& reader, ModelConfig& config) {
+// Whether layer_types, where config.json has it, names this layer; else what the family's own rule says.
+std::vector<bool> windowed_layers(const Json& json, Windows rule, const ModelConfig& config) {
   const std::string& where = config.where;
+  const auto types = json.find("layer_types");
+  const bool listed = rule != Windows::all && types != json.end() && !types->is_null();
+  if (listed && (!types->is_array() || std::ssize(*types) != config.layers))
+    fail(ErrorKind::input, "{}: \"layer_types\" should be a list of {} entries, one for each layer", where,
+         config.layers);
+  const int64_t bound = json_int(json, "max_window_layers", where).value_or(28);
+  std::vector<bool> windowed(static_cast<size_t>(config.layers));
+  for (size_t i = 0; i < windowed.size(); i++) {
+    const auto layer = static_cast<int64_t>(i);
+    if (!listed) {
+      windowed[i] = rule == Windows::late   ? layer >= bound
+                    : rule == Windows::even ? layer % 2 == 0 && layer < bound
+                                            : true;
+      continue;
+    }
+    const Json& type = (*types)[i];
+    windowed[i] = type == "sliding_attention";
+    if (!windowed[i] && type != "full_attention")
+      fail(ErrorKind::unsupported,
+           "{}: \"layer_types\" holds {}; \"full_attention\" and \"sliding_attention\" are supported", where,
+           type.dump().substr(0, kMaxShown));
+  }
+  return windowed;
+}
+
+// As transformers 5 reads them; its version 4 gives every layer of a qwen2_moe a window.
+void read_windows(const Json& json, const Architecture& family, const Reader& reader, ModelConfig& config) {
+  if (family.windows == Windows::none) return;
   if (family.optional_window && !reader.flag("use_sliding_window")) return;
-  const bool stated = json.contains("sliding_window");
-  if (!stated && family.defaults.sliding_window > 0)
+  if (!json.contains("sliding_window") && family.defaults.sliding_window > 0)
     config.sliding_window = family.defaults.sliding_window;
   else
-    config.sliding_window = json_int(json, "sliding_window", where);
-  if (!family.optional_window || !config.sliding_window) return;
-  config.windowed.resize(static_cast<size_t>(config.layers));
-  const auto types = json.find("layer_types");
-  if (types != json.end() && types->is_array()) {
-    if (std::ssize(*types) != config.layers)
-      fail(ErrorKind::input, "{}: \"layer_types\" has {} entries, and there are {} layers", where,
-           types->size(), config.layers);
-    for (size_t i = 0; i < types->size(); i++) config.windowed[i] = (*types)[i] == "sliding_attention";
-    return;
-  }
-  const int64_t first = json_int(json, "max_window_layers", where).value_or(28);
-  for (int64_t i = std::max<int64_t>(0, first); i < config.layers; i++)
-    config.windowed[static_cast<size_t>(i)] = true;
+    config.sliding_window = json_int(json, "sliding_window", config.where);
+  if (!config.sliding_window) return;
+  config.windowed = windowed_layers(json, family.windows, config);
+  if (std::ranges::find(config.windowed, true) == config.windowed.end()) config.sliding_window.reset();
+  if (std::ranges::find(config.windowed, false) == config.windowed.end() || !config.sliding_window)
+    config.windowed.clear();
 }
 
 // Mixtures whose layers are not all alike, or whose router works otherwise, are refused.
@@ -116,9 +152,11 @@ void check_mixture(const Json& json, const ModelConfig& config) {
 void read_mixture(const Json& json, const Mixture& mixture, const Reader& reader, ModelConfig& config) {
   const ExpertKeys& keys = mixture.keys;
   check_mixture(json, config);
-  config.experts = reader.dimension(keys.experts, keys.default_experts);
+  const bool other_key = !json.contains(keys.experts) && json.contains(kExpertCount);
+  const char* key = other_key ? kExpertCount : keys.experts;
+  config.experts = reader.dimension(key, keys.default_experts);
   if (config.experts > kMaxExperts || config.experts * config.layers > kMaxExpertLayers)
-    fail(ErrorKind::input, "{}: \"{}\" is {}", config.where, keys.experts, config.experts);
+    fail(ErrorKind::input, "{}: \"{}\" is {}", config.where, key, config.experts);
   config.experts_per_token = reader.dimension("num_experts_per_tok", keys.default_experts_per_token);
   if (config.experts_per_token > config.experts)
     fail(ErrorKind::input, "{}: \"num_experts_per_tok\" is {}, and there are {} experts", config.where,

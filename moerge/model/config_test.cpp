@@ -150,5 +150,73 @@ TEST_F(Weights, ManyProblemsAreCutShort) {
   EXPECT_NE(report.errors.back().find("more like these"), std::string::npos);
 }
 
+// Which of 6 layers have a window, as a word of 0 and 1.
+std::string windows_of(const std::string& members) {
+  const ModelConfig config = parse(R"({"num_hidden_layers": 6, )" + members + "}");
+  std::string out;
+  for (int64_t layer = 0; layer < 6; layer++) out += has_window(config, layer) ? '1' : '0';
+  return out;
+}
+
+TEST(Config, Windows) {
+  const std::string used = R"("use_sliding_window": true, "sliding_window": 8, )";
+  const std::string types = R"("layer_types": ["full_attention", "sliding_attention", "full_attention",
+    "full_attention", "full_attention", "sliding_attention"])";
+  // transformers: LlamaConfig does not know the key.
+  EXPECT_EQ(windows_of(R"("model_type": "llama", "sliding_window": 8)"), "000000");
+  EXPECT_EQ(windows_of(R"("model_type": "mistral")"), "111111");
+  EXPECT_EQ(windows_of(R"("model_type": "mistral", "sliding_window": null)"), "000000");
+  EXPECT_EQ(windows_of(R"("model_type": "mistral", )" + types), "010001");
+  EXPECT_EQ(windows_of(R"("model_type": "mixtral")"), "000000");
+  EXPECT_EQ(windows_of(R"("model_type": "mixtral", "sliding_window": 8)"), "111111");
+  for (const std::string family : {R"("model_type": "qwen2")", R"("model_type": "qwen3")"}) {
+    EXPECT_EQ(windows_of(R"("sliding_window": 8, "max_window_layers": 0, )" + family), "000000");
+    EXPECT_EQ(windows_of(used + R"("max_window_layers": 4, )" + family), "000011");
+    EXPECT_EQ(windows_of(used + family), "000000");  // from layer 28 on
+    EXPECT_EQ(windows_of(used + types + ", " + family), "010001");
+  }
+  EXPECT_EQ(windows_of(used + R"("model_type": "qwen2_moe")"), "101010");
+  EXPECT_EQ(windows_of(used + R"("max_window_layers": 3, "model_type": "qwen2_moe")"), "101000");
+  EXPECT_EQ(windows_of(used + types + R"(, "model_type": "qwen2_moe")"), "010001");
+  EXPECT_EQ(windows_of(used + R"("model_type": "qwen3_moe")"), "111111");
+  EXPECT_EQ(windows_of(R"("sliding_window": 8, "model_type": "qwen3_moe")"), "000000");
+
+  EXPECT_FALSE(
+      parse(R"({"model_type": "qwen2", "num_hidden_layers": 6, )" + used + R"("max_window_layers": 6})")
+          .sliding_window);
+  const auto refused = [&](const std::string& list) {
+    return message_of(R"({"model_type": "qwen2", "num_hidden_layers": 2, )" + used + R"("layer_types": )" +
+                      list + "}");
+  };
+  EXPECT_NE(refused(R"(["full_attention"])").find("should be a list of 2 entries"), std::string::npos);
+  EXPECT_NE(refused("3").find("should be a list of 2 entries"), std::string::npos);
+  EXPECT_NE(refused(R"(["full_attention", "linear_attention"])").find("holds \"linear_attention\""),
+            std::string::npos);
+}
+
+TEST(Config, RopeOfEveryKindOfLayer) {
+  const std::string one = R"({"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5})";
+  const ModelConfig config = parse(R"({"model_type": "qwen2", "rope_parameters": {"full_attention": )" + one +
+                                   R"(, "sliding_attention": )" + one + "}}");
+  EXPECT_EQ(config.rope.type, "linear");
+  EXPECT_EQ(config.rope.theta, 5e5);
+  EXPECT_EQ(config.rope.scaling["factor"], 2.0);
+  for (const char* other : {R"({"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5})", "null", "1e4"})
+    EXPECT_NE(message_of(R"({"model_type": "qwen2", "rope_parameters": {"full_attention": )" + one +
+                         R"(, "sliding_attention": )" + other + "}}")
+                  .find("differ from one kind of layer to the other"),
+              std::string::npos)
+        << other;
+}
+
+// As transformers 5 writes a Qwen3MoeConfig.
+TEST(Config, OtherNameForTheNumberOfExperts) {
+  EXPECT_EQ(parse(R"({"model_type": "qwen3_moe", "num_local_experts": 16})").experts, 16);
+  EXPECT_EQ(parse(R"({"model_type": "qwen3_moe", "num_experts": 24})").experts, 24);
+  EXPECT_NE(
+      message_of(R"({"model_type": "qwen3_moe", "num_local_experts": 0})").find("\"num_local_experts\" is 0"),
+      std::string::npos);
+}
+
 }  // namespace
 }  // namespace moerge

@@ -256,7 +256,7 @@ Json gguf_config_json(const GgufFiles& files) {
       keys.unsupported(name, fmt::format("is not the size of a key, {}", head_dim));
   if (keys.is_false("attention.causal"))
     keys.unsupported("attention.causal", "is false: not a language model");
-  if (head_dim * heads != hidden) json["head_dim"] = head_dim;
+  if (head_dim * heads != hidden || known->defaults.head_dim > 0) json["head_dim"] = head_dim;
 
   json["hidden_act"] = "silu";
   const std::optional<double> epsilon = keys.number("attention.layer_norm_rms_epsilon");

@@ -40,6 +40,7 @@ const Architecture kMistral = {
                  .rope_theta = 10000.0,
                  .sliding_window = 4096},
     .weights = kWeights,
+    .windows = Windows::listed,  // transformers reads a "mistral" with layer_types as Ministral
 };
 
 }  // namespace moerge

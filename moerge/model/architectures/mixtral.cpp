@@ -57,6 +57,7 @@ const Architecture kMixtral = {
                  .sliding_window = 0},
     .weights = kWeights,
     .mixture = &kMixture,
+    .windows = Windows::all,
 };
 
 }  // namespace moerge

@@ -44,6 +44,7 @@ const Architecture kQwen2 = {
                  .rope_theta = 10000.0,
                  .sliding_window = 4096},
     .weights = kWeights,
+    .windows = Windows::late,
     .optional_window = true,
 };
 

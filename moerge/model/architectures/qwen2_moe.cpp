@@ -7,6 +7,9 @@ namespace moerge {
 namespace {
 
 bool untied(const ModelConfig& config) { return !config.tied_embeddings; }
+bool biased(const ModelConfig& config) {
+  return json_bool(config.raw, "qkv_bias", config.where).value_or(true);
+}
 bool never(const ModelConfig&) { return false; }
 
 constexpr WeightTemplate kWeights[] = {
@@ -16,9 +19,9 @@ constexpr WeightTemplate kWeights[] = {
     {Role::k, "model.layers.{layer}.self_attn.k_proj.weight"},
     {Role::v, "model.layers.{layer}.self_attn.v_proj.weight"},
     {Role::o, "model.layers.{layer}.self_attn.o_proj.weight"},
-    {Role::q_bias, "model.layers.{layer}.self_attn.q_proj.bias"},
-    {Role::k_bias, "model.layers.{layer}.self_attn.k_proj.bias"},
-    {Role::v_bias, "model.layers.{layer}.self_attn.v_proj.bias"},
+    {Role::q_bias, "model.layers.{layer}.self_attn.q_proj.bias", biased},
+    {Role::k_bias, "model.layers.{layer}.self_attn.k_proj.bias", biased},
+    {Role::v_bias, "model.layers.{layer}.self_attn.v_proj.bias", biased},
     {Role::ffn_norm, "model.layers.{layer}.post_attention_layernorm.weight"},
     {Role::router, "model.layers.{layer}.mlp.gate.weight"},
     {Role::ffn_gate, "model.layers.{layer}.mlp.experts.{expert}.gate_proj.weight"},
@@ -64,6 +67,7 @@ const Architecture kQwen2Moe = {
                  .sliding_window = 4096},
     .weights = kWeights,
     .mixture = &kMixture,
+    .windows = Windows::even,
     .optional_window = true,
 };
 

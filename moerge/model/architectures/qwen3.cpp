@@ -49,6 +49,7 @@ const Architecture kQwen3 = {
                  .sliding_window = 4096,
                  .head_dim = 128},
     .weights = kWeights,
+    .windows = Windows::late,
     .optional_window = true,
 };
 

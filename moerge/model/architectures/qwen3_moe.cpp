@@ -62,6 +62,7 @@ const Architecture kQwen3Moe = {
                  .sliding_window = 4096},
     .weights = kWeights,
     .mixture = &kMixture,
+    .windows = Windows::all,
     .optional_window = true,
 };
 
