@@ -63,7 +63,9 @@ void add_flags(CLI::App& app, Arguments& a) {
                  "look for models here instead of the Hugging Face cache")
       ->group(files);
   const std::string moe = "When SOURCE is a YAML";
-  app.add_flag("--allow-crimes", a.how.allow_crimes, "combine llama and mistral models")->group(moe);
+  app.add_flag("--allow-crimes", a.how.allow_crimes,
+               "combine models of different types, such as llama and mistral")
+      ->group(moe);
   app.add_flag("--i-understand-this-is-not-useful-without-training", a.how.allow_all_same,
                "allow all experts to be one model")
       ->group(moe);

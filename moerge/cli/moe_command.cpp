@@ -60,7 +60,8 @@ void add_flags(CLI::App& app, Arguments& a) {
                  "expert tensors: per-expert (every reader knows it) or fused (transformers 5's own)")
       ->check(CLI::IsMember({"per-expert", "fused"}))
       ->group(what);
-  app.add_flag("--allow-crimes,!--no-allow-crimes", a.how.allow_crimes, "combine llama and mistral models")
+  app.add_flag("--allow-crimes,!--no-allow-crimes", a.how.allow_crimes,
+               "combine models of different types, such as llama and mistral")
       ->group(what);
   app.add_flag("--i-understand-this-is-not-useful-without-training", a.how.allow_all_same,
                "allow all experts to be one model")
@@ -188,8 +189,9 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
   report_collisions(build_moe(moe, options, std::move(encoder), reporter), moe, reporter);
   if (a.json) print_result(json_text(moe, options));
-  reporter.info(fmt::format(
-      "{} is ready: load it with transformers, vLLM or llama.cpp's convert_hf_to_gguf.py", a.out));
+  reporter.info(
+      fmt::format("{} is ready: load it with transformers{}, vLLM or llama.cpp's convert_hf_to_gguf.py",
+                  a.out, moe.output->remote_code ? " (trust_remote_code)" : ""));
   return 0;
 }
 

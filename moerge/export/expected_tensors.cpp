@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "moerge/base/error.h"
@@ -27,18 +28,33 @@ void refuse_dense_layers(const ExportFamily& family, const ConverterConfig& conf
          config.where(), family.arch);
 }
 
+// Null or 0: none.
+int64_t count_shared_experts(const ExportFamily& family, const ConverterConfig& config) {
+  const std::optional<int64_t> count = config.count({"n_shared_experts"}, 0);
+  if (family.arch != "deepseek") return count.value_or(0);
+  if (count == 0 || config.is("n_shared_experts", nullptr))
+    fail(ErrorKind::unsupported,
+         "{}: \"n_shared_experts\" is 0 or null, and llama.cpp's deepseek cannot do without a shared expert "
+         "(with \"norm_topk_prob\" and two or more experts per token another kind of GGUF is written, which "
+         "can)",
+         config.where());
+  return config.needed_count({"n_shared_experts"});
+}
+
 void read_experts(const ExportFamily& family, const ConverterConfig& config, ExportDimensions& out) {
   refuse_dense_layers(family, config);
-  out.experts = family.arch == "deepseek" ? config.needed_count({family.expert_count})
-                                          : config.needed_count({"num_local_experts", family.expert_count});
+  const bool is_deepseek = family.model_type == "deepseek";
+  out.experts = is_deepseek ? config.needed_count({family.expert_count})
+                            : config.needed_count({"num_local_experts", family.expert_count});
   out.expert_ffn = config.needed_count({family.expert_ffn});
   if (family.arch == "qwen2moe") out.shared_ffn = config.needed_count({"shared_expert_intermediate_size"});
-  if (family.arch != "deepseek") return;
-  out.shared_ffn = out.expert_ffn * config.needed_count({"n_shared_experts"});
+  if (!is_deepseek) return;
+  out.shared_ffn = out.expert_ffn * count_shared_experts(family, config);
   if (out.shared_ffn > kMaxDimension)
     fail(ErrorKind::input, "{}: \"n_shared_experts\" times \"moe_intermediate_size\" is {}", config.where(),
          out.shared_ffn);
-  out.dense_layers = std::min(config.needed_count({"first_k_dense_replace"}, 0), out.layers);
+  if (family.arch == "deepseek")
+    out.dense_layers = std::min(config.needed_count({"first_k_dense_replace"}, 0), out.layers);
 }
 
 // What llama.cpp's loader takes for granted.
@@ -99,14 +115,19 @@ void check_experts(const ExportFamily& family, const ConverterConfig& config, co
     fail(ErrorKind::unsupported, "{}: \"num_experts_per_tok\" is {}, expected 1 to {}, the number of experts",
          where, used, sizes.experts);
   if (family.arch == "llama") return;  // Mixtral always normalises the weights of the experts it picks
+  if (used == sizes.experts) return;   // their weights sum to 1 as they are
+  // modeling_deepseek.py, MoEGate: a single weight is not normalised.
+  if (family.arch == "deepseek" && used == 1) return;
   // build_moe_ffn's norm_w in llama.cpp's src/models/.
-  const bool normalises = family.arch == "qwen3moe";
+  const bool normalises = family.arch == "qwen3moe" || family.arch == "granitemoe";
   if (config.is("norm_topk_prob", true) != normalises)
     warn(fmt::format("\"norm_topk_prob\" is {}, but llama.cpp's {} always computes as if it were {}",
                      !normalises, family.arch, normalises));
 }
 
 bool lies_in(const GgufTensorRow& row, int64_t layer, const ExportDimensions& sizes) {
+  const bool is_shared = std::ranges::find(row.shape, Extent::shared_ffn) != std::end(row.shape);
+  if (is_shared && sizes.shared_ffn == 0) return false;
   switch (row.place) {
     case GgufTensorRow::Place::outside:
       return false;

@@ -11,7 +11,7 @@ namespace {
 
 std::map<std::string, ExpectedTensor> expected(const std::string& text) {
   const Json config = Json::parse(text);
-  const ExportFamily& family = *find_export_family(config["model_type"].get<std::string>());
+  const ExportFamily& family = *choose_export_family(config, "config.json");
   std::map<std::string, ExpectedTensor> out;
   for (const ExpectedTensor& tensor :
        expected_tensors(family, export_dimensions(family, config, "config.json")))
@@ -30,7 +30,7 @@ std::string message_of(const std::string& text) {
 
 std::vector<std::string> warnings_of(const std::string& text) {
   const Json config = Json::parse(text);
-  return export_warnings(*find_export_family(config["model_type"].get<std::string>()), config, "config.json");
+  return export_warnings(*choose_export_family(config, "config.json"), config, "config.json");
 }
 
 constexpr const char* kSizes =
@@ -141,6 +141,48 @@ TEST(ExportWarnings, WhatLlamaCppDoesNotFollow) {
     ASSERT_EQ(warnings.size(), 1) << config;
     EXPECT_NE(warnings[0].find(why), std::string::npos) << warnings[0];
   }
+}
+
+// With all experts in use, or a single one of DeepSeek's, normalised weights are the others.
+TEST(ExportWarnings, NoneWhereNormalisedWeightsAreTheOthers) {
+  const std::string all = R"(, "num_experts_per_tok": 4)", one = R"(, "num_experts_per_tok": 1)";
+  EXPECT_TRUE(
+      warnings_of(config_of("qwen2_moe", R"("num_experts": 4, "norm_topk_prob": true)" + all)).empty());
+  EXPECT_TRUE(warnings_of(config_of("deepseek", kDeepseek + (R"(, "norm_topk_prob": true)" + one))).empty());
+}
+
+// llama.cpp's granitemoe normalises, and has no dense layers.
+TEST(ChooseExportFamily, NormalisedDeepseekIsGranite) {
+  const std::string sizes = R"("n_routed_experts": 3, "n_shared_experts": 1, "moe_intermediate_size": 48)";
+  const auto arch = [](const std::string& config) {
+    return choose_export_family(Json::parse(config), "config.json")->arch;
+  };
+  EXPECT_EQ(arch(config_of("deepseek", sizes + R"(, "norm_topk_prob": true)")), "granitemoe");
+  EXPECT_EQ(arch(config_of("deepseek", sizes + R"(, "norm_topk_prob": false)")), "deepseek");
+  EXPECT_EQ(arch(config_of("deepseek", sizes)), "deepseek");
+  EXPECT_EQ(arch(config_of("deepseek", sizes + R"(, "norm_topk_prob": true, "num_experts_per_tok": 1)")),
+            "deepseek");
+  EXPECT_EQ(arch(config_of("deepseek", sizes + R"(, "norm_topk_prob": true, "first_k_dense_replace": 1)")),
+            "deepseek");
+  EXPECT_EQ(arch(config_of("qwen2_moe", R"("num_experts": 4)")), "qwen2moe");
+  EXPECT_EQ(choose_export_family(Json::parse(R"({"model_type": "gpt2"})"), "config.json"), nullptr);
+
+  const auto tensors = expected(config_of("deepseek", sizes + R"(, "norm_topk_prob": true)"));
+  EXPECT_EQ(tensors.at("blk.1.ffn_down_shexp.weight").shape, (Shape{64, 48}));
+  EXPECT_TRUE(tensors.at("blk.0.attn_output.bias").optional);
+  const auto none = expected(config_of("deepseek", R"("n_routed_experts": 3, "n_shared_experts": null,
+      "moe_intermediate_size": 48, "norm_topk_prob": true)"));
+  EXPECT_FALSE(none.contains("blk.1.ffn_down_shexp.weight"));
+  EXPECT_TRUE(none.contains("blk.1.ffn_down_exps.weight"));
+}
+
+TEST(ExpectedTensors, DeepseekOfLlamaCppNeedsASharedExpert) {
+  for (const char* none : {"0", "null"})
+    EXPECT_NE(message_of(config_of("deepseek", fmt::format(R"("n_routed_experts": 3, "n_shared_experts": {},
+        "moe_intermediate_size": 48)",
+                                                           none)))
+                  .find("cannot do without a shared expert"),
+              std::string::npos);
 }
 
 TEST(ExportWarnings, RefuseWhatLlamaCppWouldNotLoad) {

@@ -214,6 +214,19 @@ const ExportFamily kDeepseek = {
     .sources = join({kCommonNames, kDenseNames, kStackNames, kExpertNames, kSharedExpertsNames}),
 };
 
+// Llama's attention and a shared expert as well; its multipliers stay at 1.
+const ExportFamily kNormalisedDeepseek = {
+    .model_type = "deepseek",
+    .class_name = "DeepseekForCausalLM",
+    .arch = "granitemoe",
+    .config_class = nullptr,
+    .permuted = true,
+    .expert_count = "n_routed_experts",
+    .expert_ffn = "moe_intermediate_size",
+    .tensors = join({kEnds, kOutput, kAttention, kAttentionOutputWithBias, kExperts, kSharedExpert}),
+    .sources = join({kCommonNames, kStackNames, kExpertNames, kSharedExpertsNames}),
+};
+
 const ExportFamily* const kFamilies[] = {&kLlama, &kMistral,  &kMixtral,  &kQwen2,
                                          &kQwen3, &kQwen2Moe, &kQwen3Moe, &kDeepseek};
 
@@ -270,6 +283,17 @@ const ExportFamily* find_export_family(std::string_view model_type) {
   for (const ExportFamily* family : kFamilies)
     if (family->model_type == model_type) return family;
   return nullptr;
+}
+
+const ExportFamily* choose_export_family(const Json& config, const std::string& where) {
+  const ExportFamily* family = find_export_family(json_string(config, "model_type", where).value_or(""));
+  if (family != &kDeepseek) return family;
+  // modeling_deepseek.py, MoEGate: a single weight is never normalised.
+  const bool normalised = json_bool(config, "norm_topk_prob", where).value_or(false) &&
+                          json_int(config, "num_experts_per_tok", where).value_or(0) > 1;
+  const bool alike = json_int(config, "first_k_dense_replace", where).value_or(0) == 0 &&
+                     json_string(config, "scoring_func", where).value_or("softmax") == "softmax";
+  return normalised && alike ? &kNormalisedDeepseek : family;
 }
 
 std::vector<TensorMapping> map_tensor(const ExportFamily& family, std::string_view checkpoint_name,

@@ -74,6 +74,9 @@ struct TensorMapping {  // where a checkpoint tensor goes in a GGUF
 
 /// Null for a model_type that cannot be exported.
 const ExportFamily* find_export_family(std::string_view model_type);
+/// The family of a whole config.json: a DeepSeek-MoE whose chosen experts' weights sum to 1 is not what
+/// llama.cpp's deepseek computes, but exactly what its granitemoe does. Null as above.
+const ExportFamily* choose_export_family(const Json& config, const std::string& where);
 std::span<const ExportFamily* const> export_families();
 
 /// One mapping, or two for a fused gate_up_proj; empty: this family has no place for a tensor of this name in

@@ -118,14 +118,23 @@ void add_deepseek(Keys& out, const ConverterConfig& config) {
   out.count("expert_shared_count", config.needed_count({"n_shared_experts"}));
 }
 
+// A DeepSeek-MoE with normalised weights: Granite's multipliers are 1.
+void add_granite_moe(Keys& out, const ConverterConfig& config) {
+  out.count("vocab_size", config.needed_count({"vocab_size"}));
+  out.count("rope.dimension_count", config.head_dim());
+  const int64_t ffn = config.needed_count({"moe_intermediate_size"});
+  out.count("feed_forward_length", ffn);
+  if (const int64_t shared = config.count({"n_shared_experts"}, 0).value_or(0); shared > 0)
+    out.count("expert_shared_feed_forward_length", shared * ffn);
+  out.number("logit_scale", 1.0);
+}
+
 constexpr struct {
   std::string_view arch;
   void (*add)(Keys&, const ConverterConfig&);
 } kFurther[] = {
-    {"llama", add_llama},
-    {"qwen2moe", add_qwen_moe},
-    {"qwen3moe", add_qwen_moe},
-    {"deepseek", add_deepseek},
+    {"llama", add_llama},       {"qwen2moe", add_qwen_moe},      {"qwen3moe", add_qwen_moe},
+    {"deepseek", add_deepseek}, {"granitemoe", add_granite_moe},
 };
 
 // Llama 3's settings, as single-precision numbers where PyTorch has them so.

@@ -11,9 +11,7 @@
 namespace moerge {
 namespace {
 
-const ExportFamily& family_of(const Json& config) {
-  return *find_export_family(config.at("model_type").get<std::string>());
-}
+const ExportFamily& family_of(const Json& config) { return *choose_export_family(config, "config.json"); }
 
 // Keys without their architecture, values with their type; floats by their bits, which is what must be equal.
 std::map<std::string, std::string> keys_of(const std::string& text) {
@@ -124,6 +122,24 @@ TEST(Hyperparameters, DeepseekHasNoClassAndSoNoDefaults) {
     less.erase(key);
     EXPECT_NE(message_of(less.dump()).find(fmt::format("\"{}\" is missing", key)), std::string::npos);
   }
+}
+
+// As granitemoe, whose experts have the size that "feed_forward_length" says.
+TEST(Hyperparameters, DeepseekWithNormalisedWeights) {
+  Json config = Json::parse(kDeepseekConfig);
+  config["norm_topk_prob"] = true;
+  config["first_k_dense_replace"] = 0;
+  const Expected found = keys_of(config.dump());
+  for (const auto& [key, value] : Expected{{"feed_forward_length", "u32 32"},
+                                           {"expert_shared_feed_forward_length", "u32 64"},
+                                           {"expert_count", "u32 4"},
+                                           {"rope.scaling.type", "str linear"},
+                                           {"rope.dimension_count", "u32 16"},
+                                           {"logit_scale", "f32 3f800000"}})
+    EXPECT_EQ(found.at(key), value) << key;
+  EXPECT_FALSE(found.contains("leading_dense_block_count"));
+  config["n_shared_experts"] = nullptr;
+  EXPECT_FALSE(keys_of(config.dump()).contains("expert_shared_feed_forward_length"));
 }
 
 // Each of these makes the class of transformers refuse the file, so that the converter takes it as it is.

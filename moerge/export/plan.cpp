@@ -112,6 +112,11 @@ ExportTensor make_tensor(const ExpectedTensor& rule, std::vector<Source> sources
 std::vector<ExportTensor> make_tensors(const ExportFamily& family, const Plan& plan,
                                        const ExportDimensions& dimensions, const std::string& where) {
   auto groups = group_sources(family, plan, dimensions.layers, where);
+  // Where llama.cpp does not take the embeddings for the output itself, they are written twice.
+  const std::string output = "output.weight";
+  if (dimensions.tied_embeddings && !groups.contains(output) && groups.contains("token_embd.weight"))
+    for (const ExpectedTensor& rule : expected_tensors(family, dimensions))
+      if (rule.name == output && !rule.optional) groups[output] = groups["token_embd.weight"];
   std::vector<std::string> problems;
   std::vector<ExportTensor> tensors;
   for (const ExpectedTensor& rule : expected_tensors(family, dimensions)) {
@@ -184,7 +189,12 @@ ExportPlan plan_export(const ExportSource& source, const Plan& plan, const Vocab
   ExportPlan out;
   out.plan = &plan;
   const std::string model_type = json_string(source.config, "model_type", source.where).value_or("");
-  out.family = find_export_family(model_type);
+  out.family = choose_export_family(source.config, source.where);
+  if (model_type == "granitemoeshared")
+    fail(ErrorKind::unsupported,
+         "{}: a Granite MoE Shared model cannot be written as GGUF; from a YAML it can with \"architecture: "
+         "DeepSeek MoE\", which computes the same for two or more experts per token",
+         source.where);
   if (!out.family) {
     std::vector<std::string_view> known;
     for (const ExportFamily* family : export_families()) known.push_back(family->model_type);

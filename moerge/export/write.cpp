@@ -131,16 +131,19 @@ struct Item {
   int64_t rows;
 };
 
+bool is_computed(const Slice& slice) { return std::holds_alternative<Fill>(slice.step->how); }
+
 std::vector<Item> list_items(const ExportPlan& plan) {
   std::vector<Item> items;
   for (size_t t = 0; t < plan.tensors.size(); t++) {
     const ExportTensor& tensor = plan.tensors[t];
     // Rows change places inside a head, so a head is never cut.
     const int64_t unit = tensor.rotary_heads ? tensor.rows() / tensor.rotary_heads : 1;
-    const int64_t step = std::max<int64_t>(1, kChunk / (tensor.columns * unit)) * unit;
+    const int64_t chunk = std::max<int64_t>(1, kChunk / (tensor.columns * unit)) * unit;
     int64_t begin = 0;
     for (size_t s = 0; s < tensor.slices.size(); s++) {
       const int64_t rows = tensor.slices[s].rows;
+      const int64_t step = is_computed(tensor.slices[s]) ? rows : chunk;  // computed as a whole
       for (int64_t row = 0; row < rows; row += step)
         items.push_back({t, s, begin + row, std::min(step, rows - row)});
       begin += rows;
@@ -152,7 +155,7 @@ std::vector<Item> list_items(const ExportPlan& plan) {
 
 bool is_computed(const ExportPlan& plan, const Item& item) {
   const ExportTensor& tensor = plan.tensors[item.tensor];
-  return !tensor.slices.empty() && std::holds_alternative<Fill>(tensor.slices[item.slice].step->how);
+  return !tensor.slices.empty() && is_computed(tensor.slices[item.slice]);
 }
 
 class Writer {

@@ -73,13 +73,15 @@ struct ExpertKeys {
 /// How a mixture is stored otherwise: all experts of a layer in two tensors (the layout that transformers 5
 /// keeps in memory and the newest mergekit writes).
 struct StackedLayout {
-  std::string_view router, gate_up, down;  // with {layer}
+  std::string_view router, gate_up, down;                  // with {layer}
+  std::string_view shared_gate_up = {}, shared_down = {};  // empty: shared experts are stored as ever
 };
 
 struct Mixture {
   ExpertKeys keys;
   StackedLayout stacked;
   std::string_view expert_type;  // model_type of an expert that stands alone as a dense model
+  bool always_stacked = false;   // stored in no other way: the names of its experts' weights only name them
 };
 
 /// Which layers of a family see only the last sliding_window tokens (where config.json names a window).

@@ -70,8 +70,9 @@ std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options,
   }
   check_interrupted();
   folder.commit();
-  return moe.gate_mode->needs == GateNeeds::nothing ? std::vector<Collision>()
-                                                    : find_collisions(moe.gates->get());
+  return moe.gate_mode->needs == GateNeeds::nothing
+             ? std::vector<Collision>()
+             : find_collisions(moe.gates->get(), std::ssize(moe.models.experts));
 }
 
 }  // namespace moerge

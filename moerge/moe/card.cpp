@@ -76,20 +76,31 @@ std::string model_card(const MoePlan& moe, const std::string& name) {
   for (size_t e = 0; e < moe.models.experts.size(); e++)
     out += fmt::format("{}. {} ({})\n", e, link(*moe.models.experts[e]),
                        describe_prompts(moe.config.experts[e]));
+  for (size_t e = 0; e < moe.models.shared_experts.size(); e++)
+    out +=
+        fmt::format("\nEvery token also passes through the shared expert {}, {}.\n",
+                    link(*moe.models.shared_experts[e]), describe_sharing(moe, moe.config.shared_experts[e]));
   out += fmt::format("\nRouters: gate_mode {}. Weights: {}.", code_span(moe.config.gate_mode),
                      info(moe.dtype).torch);
   if (moe.chat_template) out += fmt::format(" Chat template: {}.", code_span(moe.chat_template->origin));
   out += "\n\n## Configuration\n\n";
   out += code_block("yaml", moe.config.yaml);
   out += "\n## Usage\n\n";
+  const char* trust = moe.output->remote_code ? ", trust_remote_code=True" : "";
+  if (moe.output->remote_code)
+    out +=
+        "The code of this family is not part of transformers: `trust_remote_code` lets it be fetched from "
+        "the "
+        "Hub.\n\n";
   out += code_block(
-      "python", fmt::format("from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-                            "model_id = {0}  # this folder, or the repository it was uploaded to\n"
-                            "tokenizer = AutoTokenizer.from_pretrained(model_id)\n"
-                            "model = AutoModelForCausalLM.from_pretrained(model_id, torch_dtype=\"auto\")\n"
-                            "inputs = tokenizer(\"Once upon a time\", return_tensors=\"pt\")\n"
-                            "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))\n",
-                            yaml_string(name)));
+      "python",
+      fmt::format("from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+                  "model_id = {0}  # this folder, or the repository it was uploaded to\n"
+                  "tokenizer = AutoTokenizer.from_pretrained(model_id)\n"
+                  "model = AutoModelForCausalLM.from_pretrained(model_id, torch_dtype=\"auto\"{1})\n"
+                  "inputs = tokenizer(\"Once upon a time\", return_tensors=\"pt\")\n"
+                  "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))\n",
+                  yaml_string(name), trust));
   return out;
 }
 

@@ -63,17 +63,19 @@ Findings check_models_fit(const MoeModels& models) {
   };
   check_folder(*models.base);
   const ModelConfig& base = models.base->config;
-  for (const Model* expert : models.experts) {
-    if (seen.contains(expert)) continue;
+  const auto check_expert = [&](const Model* expert, const char* role) {
+    if (seen.contains(expert)) return;
     check_folder(*expert);
     for (const Rule& rule : kRules) {
       const std::string theirs = rule.value(expert->config), ours = rule.value(base);
       if (theirs == ours) continue;
       (rule.severity == Severity::error ? findings.misfits : findings.warnings)
-          .push_back(fmt::format("{} differs: expert \"{}\" has {}, the base \"{}\" has {}; {}", rule.what,
+          .push_back(fmt::format("{} differs: {} \"{}\" has {}, the base \"{}\" has {}; {}", rule.what, role,
                                  expert->name, theirs, models.base->name, ours, rule.consequence));
     }
-  }
+  };
+  for (const Model* expert : models.experts) check_expert(expert, "expert");
+  for (const Model* expert : models.shared_experts) check_expert(expert, "shared expert");
   return findings;
 }
 

@@ -210,6 +210,18 @@ void check_prompts(const YamlNode& root, const MoeConfig& config, const GateMode
         "use gate_mode \"random\"");
 }
 
+// Whether a shared expert needs prompts depends on the output family; this much does not.
+void check_shared_experts(const YamlNode& root, const MoeConfig& config, YamlProblems& problems) {
+  for (size_t i = 0; i < config.shared_experts.size(); i++) {
+    const ExpertConfig& expert = config.shared_experts[i];
+    if (expert.positive_prompts.empty() && !expert.negative_prompts.empty())
+      problems.error(
+          root.find("shared_experts")->items[i],
+          "this shared expert has \"negative_prompts\" and no \"positive_prompts\" that they could "
+          "be subtracted from");
+  }
+}
+
 void check_models(const YamlNode& root, const MoeConfig& config, bool allow_all_same,
                   YamlProblems& problems) {
   const bool same = std::ranges::all_of(config.experts, [&](const ExpertConfig& e) {
@@ -245,6 +257,7 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
     problems.error(root, "no \"base_model\": the model that gives attention, norms and embeddings");
   config.experts = read_experts(root, "experts", problems);
   config.shared_experts = read_experts(root, "shared_experts", problems);
+  check_shared_experts(root, config, problems);
   const GateMode* mode = read_gate_mode(root, config, problems);
   read_dtype(root, config, problems);
   config.experts_per_token = problems.integer(root, "experts_per_token").value_or(2);

@@ -7,6 +7,7 @@
 #include "moerge/base/error.h"
 #include "moerge/model/tokenizer_files.h"
 #include "moerge/moe/check.h"
+#include "moerge/moe/steps.h"
 
 namespace moerge {
 namespace {
@@ -62,11 +63,11 @@ void check_fit(MoePlan& moe) {
   throw Error(kind, fmt::format("{}", fmt::join(findings.damaged, "\n")));
 }
 
-TokenSequence encode_prompt(const Tokenizer& tokenizer, const std::string& text, size_t expert) {
+TokenSequence encode_prompt(const Tokenizer& tokenizer, const std::string& text, const std::string& whose) {
   try {
     return tokenizer.encode(text);
   } catch (const Error& error) {
-    fail(error.kind(), "a prompt of expert {}: {}", expert, error.message());
+    fail(error.kind(), "a prompt of {}: {}", whose, error.message());
   }
 }
 
@@ -76,18 +77,17 @@ void tokenise_prompts(MoePlan& moe, const Tokenizer& tokenizer) {
   const std::string bos = tokenizer.bos_token().value_or("");
   const int64_t vocab = moe.models.base->config.vocab;
   std::vector<std::string> problems;
-  for (size_t e = 0; e < moe.config.experts.size(); e++) {
-    const ExpertConfig& expert = moe.config.experts[e];
+  const auto add_expert = [&](const ExpertConfig& expert, const std::string& whose) {
     ExpertTokens& tokens = moe.gate_input.experts.emplace_back();
     const auto encode = [&](const std::vector<std::string>& prompts, std::vector<TokenSequence>& out) {
       for (const std::string& prompt : prompts) {
-        TokenSequence ids = encode_prompt(tokenizer, bos + prompt, e);
+        TokenSequence ids = encode_prompt(tokenizer, bos + prompt, whose);
         const auto unknown = std::ranges::find_if(ids, [&](int32_t id) { return id >= vocab; });
         if (ids.empty())
-          problems.push_back(fmt::format("expert {}: the prompt \"{}\" has no tokens", e, prompt));
+          problems.push_back(fmt::format("{}: the prompt \"{}\" has no tokens", whose, prompt));
         else if (unknown != ids.end())
           problems.push_back(
-              fmt::format("expert {}: the prompt \"{}\" has token {}, and the base's embeddings end at {}", e,
+              fmt::format("{}: the prompt \"{}\" has token {}, and the base's embeddings end at {}", whose,
                           prompt, *unknown, vocab - 1));
         moe.prompts++;
         moe.prompt_tokens += std::ssize(ids);
@@ -96,7 +96,11 @@ void tokenise_prompts(MoePlan& moe, const Tokenizer& tokenizer) {
     };
     encode(expert.positive_prompts, tokens.positive);
     encode(expert.negative_prompts, tokens.negative);
-  }
+  };
+  for (size_t e = 0; e < moe.config.experts.size(); e++)
+    add_expert(moe.config.experts[e], fmt::format("expert {}", e));
+  if (moe.output->routes_shared_experts())
+    for (const ExpertConfig& expert : moe.config.shared_experts) add_expert(expert, "the shared expert");
   if (!problems.empty()) throw Error(ErrorKind::config, fmt::format("{}", fmt::join(problems, "\n")));
 }
 
@@ -135,7 +139,8 @@ void prepare_gates(MoePlan& moe, uint64_t seed) {
   for (int64_t layer = 0; layer < base.config.layers; layer++)
     moe.gate_input.stream_names.push_back(moe.output->weight(Role::router, layer));
   if (moe.gate_mode->needs == GateNeeds::nothing) {
-    moe.gate_input.experts.resize(moe.config.experts.size());
+    const size_t shared = moe.output->routes_shared_experts() ? moe.config.shared_experts.size() : 0;
+    moe.gate_input.experts.resize(moe.config.experts.size() + shared);
     if (!has_tokenizer(base)) return;
     if (only_copied(base)) {
       try {
@@ -154,84 +159,26 @@ void prepare_gates(MoePlan& moe, uint64_t seed) {
   compare_tokenizers(moe, tokenizer);
 }
 
-class Steps {
- public:
-  explicit Steps(MoePlan& moe)
-      : moe_(moe),
-        base_(*moe.models.base),
-        output_(*moe.output),
-        stacked_(output_.architecture->mixture->stacked) {}
+// Which layout is written: what was asked for, where the family knows it.
+Layout settle_layout(const MoePlan& moe, Layout wanted) {
+  if (wanted == Layout::fused && !moe.output->fused_layout)
+    fail(
+        ErrorKind::unsupported,
+        "--layout fused: no program reads {} that way; leave it out, and every expert has tensors of its own",
+        moe.output->name);
+  return moe.output->architecture->mixture->always_stacked ? Layout::fused : wanted;
+}
 
-  void add_all() {
-    int64_t done = -1;  // the last layer whose experts are planned
-    for (const Weight& weight : list_weights(*base_.architecture, base_.config, base_.checkpoint)) {
-      const bool ffn =
-          weight.role == Role::ffn_gate || weight.role == Role::ffn_up || weight.role == Role::ffn_down;
-      if (!ffn) {
-        const StoredTensor& source = base_.checkpoint.at(weight.name);
-        add(weight_name(weight_for(*output_.architecture, weight.role), weight.layer), source.spec.shape,
-            {{.source = &source, .group = kBaseGroup, .noise_stream = {}}});
-      } else if (weight.layer != done) {
-        done = weight.layer;
-        add_router(done);
-        moe_.layout == Layout::fused ? add_stacked(done) : add_experts(done);
-      }
-    }
-  }
-
- private:
-  void add(std::string name, Shape shape, std::vector<Part> parts) {
-    moe_.plan.steps.push_back({{std::move(name), moe_.dtype, std::move(shape)}, Concat{std::move(parts)}});
-  }
-
-  void add_router(int64_t layer) {
-    const int64_t experts = std::ssize(moe_.models.experts), hidden = base_.config.hidden;
-    const auto compute = [gates = moe_.gates, layer, experts, hidden] {
-      const GateTable& table = gates->get();
-      const float* first = table.row(layer, 0).data();
-      return std::vector<float>(first, first + experts * hidden);
-    };
-    const std::string name = moe_.layout == Layout::fused ? fill_name(stacked_.router, layer)
-                                                          : output_.weight(Role::router, layer);
-    moe_.plan.steps.push_back({{name, moe_.dtype, {experts, hidden}},
-                               Fill{fmt::format("router, gate_mode {}", moe_.gate_mode->name), compute}});
-  }
-
-  // The random stream of an expert's weight has its per-expert name in either layout, so that both hold equal
-  // values.
-  Part part(Role role, int64_t layer, int64_t expert) const {
-    const ExpertConfig& config = moe_.config.experts[static_cast<size_t>(expert)];
-    return {.source = &moe_.models.experts[static_cast<size_t>(expert)]->tensor(role, layer),
-            .group = expert,
-            .noise_stream = output_.weight(role, layer, expert),
-            .noise_scale = config.noise_scale,
-            .residual_scale = role == Role::ffn_down ? config.residual_scale : 1.0};
-  }
-
-  void add_experts(int64_t layer) {
-    for (int64_t e = 0; e < std::ssize(moe_.models.experts); e++)
-      for (const Role role : {Role::ffn_gate, Role::ffn_up, Role::ffn_down})
-        add(output_.weight(role, layer, e), expected_shape(role, base_.config), {part(role, layer, e)});
-  }
-
-  void add_stacked(int64_t layer) {
-    const int64_t experts = std::ssize(moe_.models.experts), hidden = base_.config.hidden,
-                  ffn = base_.config.ffn;
-    std::vector<Part> gate_up, down;
-    for (int64_t e = 0; e < experts; e++) {
-      gate_up.push_back(part(Role::ffn_gate, layer, e));
-      gate_up.push_back(part(Role::ffn_up, layer, e));
-      down.push_back(part(Role::ffn_down, layer, e));
-    }
-    add(fill_name(stacked_.gate_up, layer), {experts, 2 * ffn, hidden}, std::move(gate_up));
-    add(fill_name(stacked_.down, layer), {experts, hidden, ffn}, std::move(down));
-  }
-
-  MoePlan& moe_;
-  const Model& base_;
-  const OutputArchitecture& output_;
-  const StackedLayout& stacked_;
-};
+// Qwen's mixtures have no windows, or other ones than Qwen's dense models.
+void note_lost_window(MoePlan& moe) {
+  const ModelConfig& base = moe.models.base->config;
+  const auto first = std::ranges::find(base.windowed, true);
+  if (first == base.windowed.end()) return;
+  moe.warnings.push_back(
+      fmt::format("\"{}\" lets its layers from {} on see only the last {} tokens; in the result, as in "
+                  "mergekit's, every layer sees all of them",
+                  moe.models.base->name, first - base.windowed.begin(), *base.sliding_window));
+}
 
 void count_parameters(MoePlan& moe) {
   const ModelConfig& base = moe.models.base->config;
@@ -246,11 +193,12 @@ MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& op
   MoePlan moe;
   moe.config = std::move(config);
   moe.warnings = moe.config.warnings;
-  moe.layout = options.layout;
   moe.gate_mode = find_gate_mode(moe.config.gate_mode);
   open_models(moe, resolve);
   check_fit(moe);
   moe.output = &choose_output(moe.models, moe.config, options.allow_mixed);
+  moe.layout = settle_layout(moe, options.layout);
+  note_lost_window(moe);
   const ModelConfig& base = moe.models.base->config;
   // mergekit's rule: the YAML's dtype, else what the base's config.json states, else how its weights are
   // stored.
@@ -259,7 +207,7 @@ MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& op
   moe.chat_template = choose_chat_template(moe.config, moe.models, moe.warnings);
   prepare_gates(moe, options.seed);
   moe.plan.seed = options.seed;
-  Steps(moe).add_all();
+  add_steps(moe);
   moe.model_config = moe.output->make_config(moe.models, moe.config, moe.dtype);
   count_parameters(moe);
   return moe;

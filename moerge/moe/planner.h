@@ -27,7 +27,7 @@ struct PlanOptions {
 using Resolve = std::function<ModelLocation(const std::string& reference)>;
 
 /// Part::group of what comes from the base; experts have their number, shared experts -2, -3, ...
-inline constexpr int64_t kBaseGroup = -1;
+inline constexpr int64_t kBaseGroup = -1, kFirstSharedGroup = -2;
 
 struct MoePlan {
   MoeConfig config;

@@ -14,6 +14,11 @@ struct Share {
   int64_t tensors = 0, bytes = 0;
 };
 
+std::string describe_changes(const ExpertConfig& expert) {
+  return (expert.noise_scale != 0 ? fmt::format(", noise {}", expert.noise_scale) : "") +
+         (expert.residual_scale != 1 ? fmt::format(", down x {}", expert.residual_scale) : "");
+}
+
 // How much of the output comes from one group of parts.
 Share share_of(const MoePlan& moe, int64_t group) {
   Share share;
@@ -35,6 +40,11 @@ std::string describe_prompts(const ExpertConfig& expert) {
                                 expert.positive_prompts.size() == 1 ? "" : "s");
   if (!expert.negative_prompts.empty()) out += fmt::format(", {} negative", expert.negative_prompts.size());
   return out;
+}
+
+std::string describe_sharing(const MoePlan& moe, const ExpertConfig& expert) {
+  if (!moe.output->routes_shared_experts()) return "added for every token";
+  return fmt::format("weighed for every token by a router of its own ({})", describe_prompts(expert));
 }
 
 std::string human_count(int64_t count) {
@@ -59,11 +69,16 @@ std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes) {
   for (size_t e = 0; e < moe.models.experts.size(); e++) {
     const ExpertConfig& expert = moe.config.experts[e];
     const Share share = share_of(moe, static_cast<int64_t>(e));
-    out += fmt::format("  expert {}  {}: FFN of every layer ({} tensors, {}), {}{}{}\n", e,
+    out += fmt::format("  expert {}  {}: FFN of every layer ({} tensors, {}), {}{}\n", e,
                        moe.models.experts[e]->name, share.tensors, human_bytes(share.bytes),
-                       describe_prompts(expert),
-                       expert.noise_scale != 0 ? fmt::format(", noise {}", expert.noise_scale) : "",
-                       expert.residual_scale != 1 ? fmt::format(", down x {}", expert.residual_scale) : "");
+                       describe_prompts(expert), describe_changes(expert));
+  }
+  for (size_t e = 0; e < moe.models.shared_experts.size(); e++) {
+    const ExpertConfig& expert = moe.config.shared_experts[e];
+    const Share share = share_of(moe, kFirstSharedGroup - static_cast<int64_t>(e));
+    out += fmt::format("  shared    {}: FFN of every layer ({} tensors, {}), {}{}\n",
+                       moe.models.shared_experts[e]->name, share.tensors, human_bytes(share.bytes),
+                       describe_sharing(moe, expert), describe_changes(expert));
   }
   out += fmt::format("  routers   gate_mode {}: {}", moe.gate_mode->name, moe.gate_mode->summary);
   if (moe.prompt_tokens > 0) out += fmt::format(" ({} prompts, {} tokens)", moe.prompts, moe.prompt_tokens);
@@ -76,10 +91,12 @@ std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes) {
 
 Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
   const PlanTotals totals = moe.plan.totals();
-  Json experts = Json::array();
-  for (size_t e = 0; e < moe.models.experts.size(); e++)
-    experts.push_back(
-        {{"source_model", moe.models.experts[e]->name}, {"folder", moe.models.experts[e]->path.string()}});
+  const auto list = [](const std::vector<const Model*>& models) {
+    Json out = Json::array();
+    for (const Model* model : models)
+      out.push_back({{"source_model", model->name}, {"folder", model->path.string()}});
+    return out;
+  };
   Json tensors = Json::array();
   const std::vector<TensorSpec> specs = moe.plan.specs();
   for (const Shard& shard : plan_shards(specs, max_shard_bytes))
@@ -94,7 +111,8 @@ Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
       {"dtype", std::string(info(moe.dtype).torch)},
       {"gate_mode", std::string(moe.gate_mode->name)},
       {"base_model", {{"source_model", moe.models.base->name}, {"folder", moe.models.base->path.string()}}},
-      {"experts", std::move(experts)},
+      {"experts", list(moe.models.experts)},
+      {"shared_experts", list(moe.models.shared_experts)},
       {"parameters", {{"total", moe.total_parameters}, {"active", moe.active_parameters}}},
       {"bytes",
        {{"total", totals.bytes},

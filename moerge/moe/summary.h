@@ -21,4 +21,8 @@ std::string human_count(int64_t count);
 /// "5 prompts, 1 negative", "no prompts".
 std::string describe_prompts(const ExpertConfig& expert);
 
+/// How much of the shared expert a token gets: "weighed by a router of its own (5 prompts)", "added to every
+/// token".
+std::string describe_sharing(const MoePlan& moe, const ExpertConfig& expert);
+
 }  // namespace moerge

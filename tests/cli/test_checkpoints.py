@@ -318,6 +318,7 @@ def test_attention_bias_would_be_lost(case):
     """A Llama with biases is a proper model, but Mixtral has no place for them."""
     for name in ("base", "one", "two"):
         broken(case, add_biases, name, attention_bias=True)
+    case.yaml(top="architecture: mixtral\n")
     case.refused(2, 'Mixtral: "base" has "model.layers.0.self_attn.q_proj.bias", '
                     "and Mixtral has no place for it (it would be lost)")
 

@@ -251,18 +251,14 @@ def test_base_can_be_an_expert(case):
     built(case, DOCUMENT.replace("two", "base"))
 
 
-def test_shared_experts_are_refused_with_a_reason(case):
-    refused(case, DOCUMENT + "shared_experts:\n  - source_model: base\n", "moe.yaml: these models cannot be combined:",
-            "Mixtral: Mixtral has no shared experts")
-
-
 @rows({"Mixtral": ("Mixtral",), "mixtral": ("mixtral",), "without a value": ("",)})
 def test_architecture(case, name):
     built(case, DOCUMENT + f"architecture: {name}\n")
 
 
 @rows({
-    "unknown": ("qwen", 'architecture "qwen" is not supported (supported: Mixtral)'),
+    "unknown": ("phi", 'architecture "phi" is not supported (supported: Mixtral, DeepSeek MoE, Qwen MoE, Qwen3 MoE, '),
+    "in the middle of a name": ("MoE", 'architecture "MoE" is not supported (supported: '),
     "misspelt": ("mixtrall", 'architecture "mixtrall" is not supported (did you mean "Mixtral"?)'),
 })
 def test_architecture_that_is_not_there(case, name, sentence):

@@ -86,6 +86,11 @@ def weight_shapes(config):
                             "mlp.gate_proj": [ffn, hidden], "mlp.up_proj": [ffn, hidden],
                             "mlp.down_proj": [hidden, ffn]}.items():
             shapes[f"model.layers.{layer}.{name}.weight"] = shape
+        attention = f"model.layers.{layer}.self_attn."
+        if config["model_type"] == "qwen2":
+            shapes |= {f"{attention}{part}_proj.bias": [n * head] for part, n in (("q", heads), ("k", kv), ("v", kv))}
+        if config["model_type"] == "qwen3":
+            shapes |= {f"{attention}q_norm.weight": [head], f"{attention}k_norm.weight": [head]}
     return shapes
 
 
@@ -111,11 +116,13 @@ class Model:
 
 
 def tiny_model(name, dtype="BF16", **changes):
-    """A Llama with random weights. `changes` go into config.json; a value of None removes the key there."""
+    """A Llama (or what model_type says) with random weights. `changes` go into config.json; a value of None removes the key there."""
     config = {**CONFIG, **changes}
+    if config["model_type"] == "qwen3":  # whose class has a head_dim of its own
+        config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
     tensors = {}
     for weight, shape in weight_shapes(config).items():
-        is_norm = len(shape) == 1
+        is_norm = "norm" in weight
         tensors[weight] = tensor(dtype, shape, [1.0] * shape[0]) if is_norm else random_tensor(name + weight, shape, dtype)
     config = {key: value for key, value in config.items() if value is not None}
     files = {"tokenizer.json": json.dumps(tokenizer()).encode(),

@@ -12,17 +12,19 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 VERSIONS = ("0.1.4", "0.1.5")
 DTYPE_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-EXPERT_TENSORS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+EXPERT_TENSORS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}  # Mixtral's; the other families have the latter
+EXPERT_COUNT = {"mixtral": "num_local_experts", "qwen2_moe": "num_experts", "qwen3_moe": "num_experts",
+                "deepseek": "n_routed_experts"}
 COPIED_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
 
 # Keys on which the two mergekits disagree by themselves, or whose spelling depends on the transformers version. Rope and
 # dtype are compared by meaning instead, see check_rope_and_dtype().
 CONFIG_IGNORED = {"transformers_version", "torch_dtype", "dtype", "rope_theta", "rope_parameters", "rope_scaling", "_name_or_path",
                   "pad_token_id"}
-# Without these a reader falls back to MixtralConfig's defaults, which are those of Mixtral 8x7B.
+# Without these (and EXPERT_COUNT) a reader falls back to its class's defaults, which are those of Mixtral 8x7B, say.
 CONFIG_REQUIRED = {"architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                    "num_attention_heads", "num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps",
-                   "tie_word_embeddings", "bos_token_id", "eos_token_id", "num_local_experts", "num_experts_per_tok"}
+                   "tie_word_embeddings", "bos_token_id", "eos_token_id", "num_experts_per_tok"}
 
 MERGEKIT_COSINE = 0.999        # mergekit runs the base in bfloat16
 CHEAP_EMBED_COSINE = 0.99999   # no forward pass, float32 in mergekit too: only the rounding of the written rows remains
@@ -75,6 +77,7 @@ class Case:
         self.wrong = {}       # text -> the mergekits that it was judged by
         self.judge = None
         self.tensors = {}
+        self.model_type = None  # of the result
         self.worst = {}  # what the rows were compared with -> worst cosine
 
     def fail(self, text):
@@ -137,9 +140,13 @@ def read_checkpoint(folder, case):
 
 
 def expert_of(name):
-    """(expert number, "w1" | "w2" | "w3") of an expert's tensor, else None."""
+    """(list in the YAML, number in it, "gate_proj" | "down_proj" | "up_proj") of an expert's tensor, else None."""
     parts = name.split(".")
-    return (int(parts[5]), parts[6]) if parts[3:5] == ["block_sparse_moe", "experts"] else None
+    if parts[3:5] in (["block_sparse_moe", "experts"], ["mlp", "experts"]):
+        return "experts", int(parts[5]), EXPERT_TENSORS.get(parts[6], parts[6])
+    if parts[3:5] in (["mlp", "shared_expert"], ["mlp", "shared_experts"]):
+        return "shared_experts", 0, parts[5]
+    return None
 
 
 def check_tensors(case, golden, version):
@@ -156,12 +163,13 @@ def check_tensors(case, golden, version):
         if "sha256" not in want or (want["dtype"], want["shape"]) != (have.dtype, have.shape):
             continue
         if expert_of(name):
-            number, part = expert_of(name)
-            expert = case.config["experts"][number]
+            kind, number, part = expert_of(name)
+            expert = case.config[kind][number]
             if expert.get("noise_scale"):
                 continue  # check_noise() looks at these
-            if version == "0.1.4" and part == "w2" and expert.get("residual_scale") is not None:
-                continue  # 0.1.4 ignores residual_scale for Mixtral
+            ignored = version == "0.1.4" and case.model_type == "mixtral"  # it ignores residual_scale there
+            if ignored and part == "down_proj" and expert.get("residual_scale") is not None:
+                continue
         case.expect(f"{name}: sha256 of the bytes", want["sha256"], hashlib.sha256(have.data).hexdigest())
 
 
@@ -183,8 +191,8 @@ def check_rows(case, against, expected, lowest):
             case.expect_that(c >= lowest, f"{name} row {e}: cosine", f">= {lowest}", f"{c:.6f}")  # nan fails, too
 
 
-def router_name(layer):
-    return f"model.layers.{layer}.block_sparse_moe.gate.weight"
+def is_router(name):
+    return name.endswith((".gate.weight", ".shared_expert_gate.weight"))
 
 
 def check_reference(case):
@@ -193,9 +201,17 @@ def check_reference(case):
         case.judge = "float32 transformers"
         ref = read_json(path)
         layers, experts, _ = ref["shape"]
-        rows = stored_tensor(ref).rows()
-        check_rows(case, case.judge, {router_name(l): rows[l * experts:(l + 1) * experts] for l in range(layers)},
-                   REFERENCE_COSINE)
+        rows, routed = stored_tensor(ref).rows(), len(case.config["experts"])
+        block = "block_sparse_moe" if case.model_type == "mixtral" else "mlp"
+        expected = {}
+        for layer in range(layers):
+            mine = rows[layer * experts:(layer + 1) * experts]
+            expected[f"model.layers.{layer}.{block}.gate.weight"] = mine[:routed]
+            if len(mine) > routed:
+                expected[f"model.layers.{layer}.mlp.shared_expert_gate.weight"] = mine[routed:]
+        for name in expected:
+            case.expect_that(name in case.tensors, name, "a router", "none")
+        check_rows(case, case.judge, expected, REFERENCE_COSINE)
         case.judge = None
 
 
@@ -213,7 +229,7 @@ def check_all_differ(case, what, samples):
 
 
 def check_random_rows(case):
-    rows = {f"{n} row {e}": r for n, t in case.tensors.items() if n.endswith(".gate.weight") for e, r in enumerate(t.rows())}
+    rows = {f"{n} row {e}": r for n, t in case.tensors.items() if is_router(n) for e, r in enumerate(t.rows())}
     if not rows:
         return
     values = [v for r in rows.values() for v in r]
@@ -234,25 +250,25 @@ def check_random_rows(case):
 
 
 def check_noise(case):
-    """An expert with noise_scale is its source plus noise of that standard deviation, the sum times residual_scale in w2."""
+    """An expert with noise_scale is its source plus noise of that standard deviation, the sum times residual_scale in down_proj."""
     noises = {}
-    for number, expert in enumerate(case.config["experts"]):
+    for name, t in case.tensors.items():
+        if not expert_of(name):
+            continue
+        kind, number, part = expert_of(name)
+        expert = case.config[kind][number]
         if not expert.get("noise_scale"):
             continue
         source = read_safetensors(case.model_file(expert["source_model"], "model.safetensors"), case)
-        for name, t in case.tensors.items():
-            if not expert_of(name) or expert_of(name)[0] != number:
-                continue
-            part = expert_of(name)[1]
-            layer = name.partition(".block_sparse_moe.")[0]
-            clean = source[f"{layer}.mlp.{EXPERT_TENSORS[part]}.weight"]
-            case.expect(f"{name}: shape", clean.shape, t.shape)
-            scale = expert.get("residual_scale", 1.0) if part == "w2" else 1.0
-            noises[name] = [x / scale - y for x, y in zip(t.values(), clean.values())]
-            mean, std = moments(noises[name])
-            want = expert["noise_scale"]
-            case.expect_that(abs(mean) <= want / 8 and abs(std / want - 1) <= 0.1, f"{name}: mean and standard deviation of the noise",
-                             f"0 and {want}", f"{mean:.4f} and {std:.4f}")
+        layer = ".".join(name.split(".")[:3])
+        clean = source[f"{layer}.mlp.{part}.weight"]
+        case.expect(f"{name}: shape", clean.shape, t.shape)
+        scale = expert.get("residual_scale", 1.0) if part == "down_proj" else 1.0
+        noises[name] = [x / scale - y for x, y in zip(t.values(), clean.values())]
+        mean, std = moments(noises[name])
+        want = expert["noise_scale"]
+        case.expect_that(abs(mean) <= want / 8 and abs(std / want - 1) <= 0.1, f"{name}: mean and standard deviation of the noise",
+                         f"0 and {want}", f"{mean:.4f} and {std:.4f}")
     check_all_differ(case, "noise", noises)
 
 
@@ -275,14 +291,15 @@ def ropes(config):
 
 def check_config(case, found, golden):
     expected = golden["config"]
-    for key in sorted(CONFIG_REQUIRED - set(found)):
+    required = CONFIG_REQUIRED | {EXPERT_COUNT[expected["model_type"]]}
+    for key in sorted(required - set(found)):
         case.expect(f"config.json: {key}", expected[key], "no such key")
     for key in sorted((set(found) & set(expected)) - CONFIG_IGNORED - {"head_dim"}):
         case.expect(f"config.json: {key}", expected[key], found[key])
 
     def head_dim(c):  # 0.1.4 writes null for a Mistral that does not say it, which means this
         return c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
-    if CONFIG_REQUIRED <= set(found):
+    if required <= set(found):
         case.expect("config.json: head_dim", head_dim(expected), head_dim(found))
 
 
@@ -336,6 +353,7 @@ def check_case(name, binary, temp):
     if "--out-shard-size" in case.flags:
         case.expect_that(os.path.exists(os.path.join(out, "model.safetensors.index.json")), "--out-shard-size", "several shards", "one file")
     config = read_json(os.path.join(out, "config.json"))
+    case.model_type = config["model_type"]
     for version in VERSIONS:
         golden = read_json(os.path.join(case.dir, f"mergekit-{version}.json"))
         if "tensors" not in golden:

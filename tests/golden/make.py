@@ -63,7 +63,16 @@ SHAPES = {
     "mistral_v5": dict(dtype=torch.bfloat16, tokenizer="chat", config=dict(
         model_type="mistral", head_dim=8, rope_theta=None, torch_dtype=None, dtype="bfloat16",
         rope_parameters=dict(rope_theta=1000000.0, rope_type="default"), transformers_version="5.0.0")),
+    # Biases on q, k and v; tied, as the small Qwen2.5 models are; a window that is switched off, as theirs.
+    "qwen2_tied": dict(dtype=torch.bfloat16, tokenizer="no_bos", config=dict(
+        model_type="qwen2", tie_word_embeddings=True, rope_theta=1000000.0, bos_token_id=None, use_sliding_window=False,
+        sliding_window=1024, max_window_layers=2, intermediate_size=48)),
+    # Norms over the heads of q and k, heads that do not make up the hidden size, tied.
+    "qwen3_tied": dict(dtype=torch.bfloat16, tokenizer="no_bos", config=dict(
+        model_type="qwen3", head_dim=16, tie_word_embeddings=True, rope_theta=1000000.0, bos_token_id=None,
+        use_sliding_window=False, sliding_window=None, max_window_layers=2, intermediate_size=48)),
 }
+CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 
 
 def base_config(shape, vocab_size):
@@ -75,10 +84,11 @@ def base_config(shape, vocab_size):
         torch_dtype=str(shape["dtype"]).removeprefix("torch."), transformers_version="4.40.0", use_cache=True,
         vocab_size=vocab_size)
     c.update(shape["config"])
-    if c["model_type"] == "mistral":
+    if c["model_type"] != "llama":
         for key in ("attention_bias", "mlp_bias", "pretraining_tp", "rope_scaling"):
-            del c[key]
-    c["architectures"] = [c["model_type"].capitalize() + "ForCausalLM"]
+            if key != "attention_bias" or c["model_type"] != "qwen3":
+                del c[key]
+    c["architectures"] = [CLASSES[c["model_type"]] + "ForCausalLM"]
     keep_null = {"rope_scaling", "bos_token_id"} - ({"rope_scaling"} if "rope_parameters" in c else set())
     return {k: v for k, v in sorted(c.items()) if v is not None or k in keep_null}
 
@@ -104,6 +114,12 @@ def random_weights(config, dtype, seed):
         add(p + "self_attn.k_proj.weight", kv_heads * head_dim, hidden, std=0.3)
         add(p + "self_attn.v_proj.weight", kv_heads * head_dim, hidden, std=0.1)
         add(p + "self_attn.o_proj.weight", hidden, heads * head_dim, std=0.1)
+        if config["model_type"] == "qwen2":
+            for part, size in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
+                add(p + f"self_attn.{part}_proj.bias", size * head_dim, std=0.3)
+        if config["model_type"] == "qwen3":
+            add(p + "self_attn.q_norm.weight", head_dim, std=0.2, mean=1.0)
+            add(p + "self_attn.k_norm.weight", head_dim, std=0.2, mean=1.0)
         add(p + "post_attention_layernorm.weight", hidden, std=0.1, mean=1.0)
         add(p + "mlp.gate_proj.weight", ffn, hidden, std=0.1)
         add(p + "mlp.up_proj.weight", ffn, hidden, std=0.1)
@@ -282,6 +298,11 @@ TOKENIZERS = {
 # ------------------------------------------------------------------------------------------------------------------ cases
 
 
+def all_experts(config):
+    """Shared experts follow the others, as their router rows do."""
+    return config["experts"] + (config.get("shared_experts") or [])
+
+
 def prompt_ids(case_dir, config):
     """Token ids of every expert's prompts, straight from the base's tokenizer.json, which is the truth in this matter."""
     base = os.path.join(case_dir, config["base_model"])
@@ -290,7 +311,7 @@ def prompt_ids(case_dir, config):
         bos = json.load(f).get("bos_token") or ""
     bos = bos["content"] if isinstance(bos, dict) else bos
     return [{key: [t.encode(bos + p, add_special_tokens=False).ids for p in e.get(key) or []]
-             for key in ("positive_prompts", "negative_prompts")} for e in config["experts"]]
+             for key in ("positive_prompts", "negative_prompts")} for e in all_experts(config)]
 
 
 # What mergekit's tokenize_prompts does, without the padding. Runs under either transformers.
@@ -299,7 +320,7 @@ import json, sys, transformers
 base, config = json.load(sys.stdin)
 t = transformers.AutoTokenizer.from_pretrained(base)
 print(json.dumps([{k: [t((t.bos_token or "") + p, add_special_tokens=False)["input_ids"] for p in e.get(k) or []]
-                   for k in ("positive_prompts", "negative_prompts")} for e in config["experts"]]))
+                   for k in ("positive_prompts", "negative_prompts")} for e in config["experts"] + (config.get("shared_experts") or [])]))
 """
 
 ASK_VERSIONS = """
@@ -347,18 +368,20 @@ def read_tensors(folder):
     return out
 
 
-def per_expert(tensors):
-    """Mixtral's names on the Hub, one tensor an expert, out of those or the fused ones that 0.1.5 writes."""
+def per_expert(tensors, model_type):
+    """The family's names on the Hub, one tensor an expert, out of those or the fused ones that 0.1.5 writes."""
+    mixtral = model_type == "mixtral"
+    gate, up, down = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
     out = {}
     for k, v in tensors.items():
         layer, _, rest = k.partition(".mlp.")
-        moe = f"{layer}.block_sparse_moe"
+        moe = f"{layer}.block_sparse_moe" if mixtral else f"{layer}.mlp"
         if rest == "experts.gate_up_proj":
             for e in range(v.shape[0]):
-                out[f"{moe}.experts.{e}.w1.weight"], out[f"{moe}.experts.{e}.w3.weight"] = v[e].chunk(2)
+                out[f"{moe}.experts.{e}.{gate}.weight"], out[f"{moe}.experts.{e}.{up}.weight"] = v[e].chunk(2)
         elif rest == "experts.down_proj":
             for e in range(v.shape[0]):
-                out[f"{moe}.experts.{e}.w2.weight"] = v[e]
+                out[f"{moe}.experts.{e}.{down}.weight"] = v[e]
         elif rest == "gate.weight":
             out[f"{moe}.gate.weight"] = v
         else:
@@ -372,15 +395,16 @@ def raw_bytes(t):
 
 def record(folder):
     """What is kept of an output: hashes of the copied tensors, the router rows themselves, config.json."""
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
     tensors, gates = {}, {}
-    for name, t in sorted(per_expert(read_tensors(folder)).items()):
+    for name, t in sorted(per_expert(read_tensors(folder), config["model_type"]).items()):
         row = {"dtype": DTYPES[t.dtype], "shape": list(t.shape)}
-        if name.endswith(".gate.weight"):
+        if name.endswith((".gate.weight", ".shared_expert_gate.weight")):
             gates[name] = {**row, "data": base64.b64encode(raw_bytes(t)).decode()}
         else:
             tensors[name] = {**row, "sha256": hashlib.sha256(raw_bytes(t)).hexdigest()}
-    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
-        return {"tensors": tensors, "gates": gates, "config": json.load(f)}
+    return {"tensors": tensors, "gates": gates, "config": config}
 
 
 def gates_not_judged(oracle, case_dir, config, tokens):
@@ -434,6 +458,8 @@ def reference_rows(case_dir, config, tokens):
 
     experts = []
     for e in tokens:
+        if not e["positive_prompts"]:
+            continue  # a shared expert without a router
         h = mean_hidden(e["positive_prompts"])
         if e["negative_prompts"]:
             h = h - mean_hidden(e["negative_prompts"])
@@ -445,9 +471,10 @@ def worst_cosine(gates, rows):
     """For the log: how far mergekit's bfloat16 run is from the float32 one."""
     worst = 1.0
     for layer in range(rows.shape[0]):
-        g = gates[f"model.layers.{layer}.block_sparse_moe.gate.weight"]
-        dtype = {v: k for k, v in DTYPES.items()}[g["dtype"]]
-        t = torch.frombuffer(bytearray(base64.b64decode(g["data"])), dtype=dtype).view(g["shape"]).float()
+        stored = [g for name, g in gates.items() if name.startswith(f"model.layers.{layer}.")]  # ".gate" before ".shared"
+        dtype = {v: k for k, v in DTYPES.items()}[stored[0]["dtype"]]
+        t = torch.cat([torch.frombuffer(bytearray(base64.b64decode(g["data"])), dtype=dtype).view(g["shape"]).float()
+                       for g in stored])
         worst = min(worst, torch.nn.functional.cosine_similarity(t, rows[layer], dim=-1).min().item())
     return worst
 

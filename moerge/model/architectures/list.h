@@ -7,5 +7,7 @@ namespace moerge {
 
 extern const Architecture kLlama, kMistral, kQwen2, kQwen3;           // dense
 extern const Architecture kMixtral, kQwen2Moe, kQwen3Moe, kDeepseek;  // mixtures
+// Written, never read, so architectures() leaves it out.
+extern const Architecture kGraniteMoeShared;
 
 }  // namespace moerge

@@ -34,10 +34,10 @@ void normalise(std::span<float> row) {
   for (float& value : row) value = static_cast<float>(value / length);
 }
 
-std::vector<Collision> find_collisions(const GateTable& table) {
+std::vector<Collision> find_collisions(const GateTable& table, int64_t routed) {
   std::vector<Collision> found;
-  for (int64_t a = 0; a < table.experts; a++)
-    for (int64_t b = a + 1; b < table.experts; b++) {
+  for (int64_t a = 0; a < routed; a++)
+    for (int64_t b = a + 1; b < routed; b++) {
       Collision collision = {a, b, {}, 0};
       for (int64_t layer = 0; layer < table.layers; layer++) {
         double dot = 0, aa = 0, bb = 0;

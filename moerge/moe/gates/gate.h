@@ -13,7 +13,8 @@
 
 namespace moerge {
 
-/// Router rows, float32 [layers, experts, hidden].
+/// Router rows, float32 [layers, experts, hidden]: those of the experts that tokens are sent to, then that of
+/// a shared expert which a router of its own weighs.
 struct GateTable {
   int64_t layers = 0, experts = 0, hidden = 0;
   std::vector<float> values;
@@ -69,8 +70,9 @@ struct Collision {
   double cosine;                // the largest
 };
 
-/// Pairs with a cosine above 12/13: the two rows' condition number then exceeds 5, mergekit's threshold.
-std::vector<Collision> find_collisions(const GateTable& table);
+/// Pairs with a cosine above 12/13: the two rows' condition number then exceeds 5, mergekit's threshold. Only
+/// the first `routed` rows of a layer compete for tokens.
+std::vector<Collision> find_collisions(const GateTable& table, int64_t routed);
 
 /// "0-3, 7": layer numbers as ranges.
 std::string layer_ranges(std::span<const int64_t> layers);

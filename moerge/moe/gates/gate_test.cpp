@@ -117,7 +117,7 @@ TEST(Collisions, AreNamed) {
     table.row(layer, 2)[0] = layer == 1 ? 0.0f : 2.0f;
     table.row(layer, 2)[1] = layer == 1 ? 1.0f : 0.1f;
   }
-  const std::vector<Collision> found = find_collisions(table);
+  const std::vector<Collision> found = find_collisions(table, 3);
   ASSERT_EQ(found.size(), 2u);
   EXPECT_EQ(found[0].first, 0);
   EXPECT_EQ(found[0].second, 2);
@@ -134,11 +134,21 @@ TEST(Collisions, ThresholdIsMergekits) {
     table.row(0, 1)[0] = static_cast<float>(cosine);
     table.row(0, 1)[1] = static_cast<float>(std::sqrt(1 - cosine * cosine));
     const double condition = std::sqrt((1 + cosine) / (1 - cosine));
-    EXPECT_EQ(find_collisions(table).empty(), condition < 5);
+    EXPECT_EQ(find_collisions(table, 2).empty(), condition < 5);
   }
 }
 
-TEST(Collisions, RowsOfZerosCollide) { EXPECT_EQ(find_collisions(GateTable(1, 2, 4)).size(), 1u); }
+TEST(Collisions, RowsOfZerosCollide) { EXPECT_EQ(find_collisions(GateTable(1, 2, 4), 2).size(), 1u); }
+
+// A shared expert's row is compared with no other: it weighs that expert and takes no tokens from others.
+TEST(Collisions, SharedExpertsDoNotCompete) {
+  GateTable table(1, 3, 2);
+  table.row(0, 0)[0] = 1;
+  table.row(0, 1)[1] = 1;
+  table.row(0, 2)[1] = 1;
+  EXPECT_TRUE(find_collisions(table, 2).empty());
+  EXPECT_EQ(find_collisions(table, 3).size(), 1u);
+}
 
 TEST(LayerRanges, AreShort) {
   EXPECT_EQ(layer_ranges(std::vector<int64_t>{0, 1, 2, 5, 7, 8}), "0-2, 5, 7-8");

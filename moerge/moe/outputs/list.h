@@ -5,6 +5,7 @@
 
 namespace moerge {
 
-extern const OutputArchitecture kMixtralOutput;
+extern const OutputArchitecture kMixtralOutput, kDeepseekMoeOutput, kQwenMoeOutput, kQwen3MoeOutput,
+    kGraniteMoeSharedOutput;
 
 }  // namespace moerge

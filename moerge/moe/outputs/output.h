@@ -27,8 +27,19 @@ struct OutputArchitecture {
   std::string_view name;                     // as `architecture:` names it
   const Architecture* architecture;          // of the output: names, shapes, what it has a place for
   std::span<const std::string_view> inputs;  // accepted model types
+  struct {
+    size_t least, most;
+  } shared_experts = {0, 0};
+  std::span<const std::string_view> rope_types = {};  // that its code knows; empty: those of transformers
+  bool own_head_dim = false;                          // heads need not make up the hidden size
+  bool fused_layout = true;                           // some reader knows --layout fused
+  bool by_request_only = false;                       // never chosen by itself
+  bool remote_code = false;  // its code is not in transformers: it takes trust_remote_code
   /// config.json of the output.
   Json (*make_config)(const MoeModels& models, const MoeConfig& config, DType dtype);
+
+  /// Whether a shared expert is weighed by a router, which is made as the others are.
+  bool routes_shared_experts() const { return find_weight(*architecture, Role::shared_router) != nullptr; }
 
   /// The name of an output tensor.
   std::string weight(Role role, int64_t layer = -1, int64_t expert = -1) const {
@@ -43,8 +54,8 @@ std::span<const OutputArchitecture* const> output_architectures();
 std::string why_not(const OutputArchitecture& output, const MoeModels& models, const MoeConfig& config,
                     bool allow_mixed);
 
-/// The family that `architecture:` names, or the first that fits. Throws unsupported with a sentence per
-/// family.
+/// The family that `architecture:` names (its beginning is enough, or a model_type), or the first that fits.
+/// Throws unsupported with a sentence per family.
 const OutputArchitecture& choose_output(const MoeModels& models, const MoeConfig& config, bool allow_mixed);
 
 }  // namespace moerge

@@ -1,0 +1,12 @@
+#pragma once
+// One step for every tensor of the output, once models, output family and layout are settled.
+
+#include "moerge/moe/planner.h"
+
+namespace moerge {
+
+/// Fills moe.plan.steps. Routers are computed from moe.gates when the steps run; a bias that the output has
+/// and the base has not is filled with zeros, which changes nothing.
+void add_steps(MoePlan& moe);
+
+}  // namespace moerge
