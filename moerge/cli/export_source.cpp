@@ -45,7 +45,7 @@ struct OpenSource::State {
   // Of a folder.
   fs::path folder;
   std::unique_ptr<Checkpoint> checkpoint;
-  std::unique_ptr<Model> model;  // instead: a GGUF file, or weights that are computed from the stored ones
+  std::unique_ptr<Model> model;  // instead: a GGUF file, one expert, or weights computed from stored ones
   Plan plan;
   Json config;
 
@@ -71,22 +71,26 @@ struct OpenSource::State {
       return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
     };
     const bool is_folder = fs::is_directory(location.path);
-    const auto gguf = is_folder ? find_gguf(location.path) : location.path;
-    if (gguf) {
+    if (const auto gguf = is_folder ? find_gguf(location.path) : location.path) {
       name = gguf->stem().string();
-      open_as_model(source, {.path = *gguf, .adapter = location.adapter});
+      ModelLocation file = location;
+      file.path = *gguf;
+      open_as_model(source, file);
     } else {
       folder = fs::weakly_canonical(location.path);
       if (!folder.has_filename()) folder = folder.parent_path();
       name = name_of(location.path, location.hub_name);
       config = read_json(folder / "config.json");
-      if (!location.adapter.empty() || (config.is_object() && find_quantization(config))) {
+      if (!location.adapter.empty() || location.expert || (config.is_object() && find_quantization(config))) {
         open_as_model(source, location);
       } else {
         checkpoint = std::make_unique<Checkpoint>(folder);
         plan = plan_checkpoint(*checkpoint);
       }
     }
+    if (model && model->origin)
+      name += model->origin->expert == kSharedExpert ? "-shared-expert"
+                                                     : fmt::format("-expert-{}", model->origin->expert);
     if (!location.adapter.empty()) name += "-" + name_of(location.adapter, location.adapter_hub_name);
   }
 };
@@ -116,14 +120,14 @@ ExportSource OpenSource::describe(const std::string& name) const {
             .tokenizer = moe->models.base->gguf(),
             .chat_template = moe->chat_template ? std::optional(moe->chat_template->text) : std::nullopt,
             .where = moe->config.file};
-  if (const Model* gguf = state_->model.get(); gguf && gguf->gguf())
-    return {.folder = gguf->path,
+  if (const Model* model = state_->model.get(); model && (model->gguf() || model->origin))
+    return {.folder = model->path,
             .config = state_->config,
             .card = {},
             .name = name,
-            .tokenizer = gguf->gguf(),
-            .general = gguf->gguf(),
-            .where = gguf->path.string()};
+            .tokenizer = model->gguf(),
+            .general = model->origin ? nullptr : model->gguf(),  // else it speaks of the whole mixture
+            .where = model->path.string()};
   const fs::path card = state_->folder / "README.md";
   return {.folder = state_->folder,
           .config = state_->config,

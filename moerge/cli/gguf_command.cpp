@@ -34,7 +34,10 @@ std::string type_list() {
 }
 
 void add_flags(CLI::App& app, Arguments& a) {
-  app.add_option("SOURCE", a.source, "an MoE YAML, a model folder, or a model in the Hugging Face cache")
+  app.add_option(
+         "SOURCE", a.source,
+         "an MoE YAML, a model folder, a GGUF file or a model in the Hugging Face cache; MODEL#expert=3 "
+         "is one expert of a mixture")
       ->required();
   app.add_option("OUT", a.out, "folder for the files (NAME.TYPE.gguf), or one file ending in .gguf")
       ->required();

@@ -10,6 +10,7 @@
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
+#include "moerge/cli/folder_flags.h"
 #include "moerge/cli/moe_source.h"
 #include "moerge/moe/build.h"
 #include "moerge/moe/summary.h"
@@ -44,12 +45,9 @@ constexpr ForeignFlag kForeign[] = {
     {"--safe-serialization,!--no-safe-serialization", false, "the result is always safetensors"},
 };
 
-struct Arguments {
-  std::string config, out, shard_size = "5B", layout = "per-expert";
+struct Arguments : FolderFlags {
+  std::string config, layout = "per-expert";
   SourceOptions how;
-  int threads = default_threads(), verbosity = 0;
-  bool copy_tokenizer = true, write_card = true;
-  bool quiet = false, dry_run = false, json = false, overwrite = false, verify = false;
 };
 
 void add_flags(CLI::App& app, Arguments& a) {
@@ -69,32 +67,14 @@ void add_flags(CLI::App& app, Arguments& a) {
   app.add_option("--random-seed", a.how.seed, "seed of random gates and noise (0)")
       ->check(whole_number)
       ->group(what);
-  const std::string files = "Files";
-  app.add_option("--out-shard-size", a.shard_size, "bytes per file: 5B, 500M, 200k (B is 10^9) (5B)")
-      ->group(files);
-  app.add_flag("--overwrite", a.overwrite, "replace a model that OUT holds")->group(files);
-  app.add_flag("--copy-tokenizer,!--no-copy-tokenizer", a.copy_tokenizer, "copy the base's tokenizer (on)")
-      ->group(files);
-  app.add_flag("--write-model-card,!--no-write-model-card", a.write_card, "write README.md (on)")
-      ->group(files);
-  app.add_flag("--verify", a.verify, "reopen the result and compare every tensor with its source")
-      ->group(files);
-  app.add_option("--transformers-cache", a.how.cache,
-                 "look for models here instead of the Hugging Face cache")
-      ->group(files);
-  const std::string work = "How the work is done";
-  app.add_option("-j,--threads,--num-threads", a.threads, "threads (all cores)")
-      ->check(CLI::Range(1, 1024))
-      ->group(work);
+  add_file_flags(app, a, "base");
+  const std::string work = kWorkGroup;
+  add_thread_flag(app, a);
   app.add_option("--device", a.how.device, "where hidden states are computed: cpu (the default), auto")
       ->group(work);
   app.add_flag("--load-in-4bit", a.how.four_bit, "compute hidden states with 4-bit weights")->group(work);
   app.add_flag("--load-in-8bit", a.how.eight_bit, "compute hidden states with 8-bit weights")->group(work);
-  const std::string report = "What is reported";
-  app.add_flag("--dry-run", a.dry_run, "check everything, print the plan, write nothing")->group(report);
-  app.add_flag("--json", a.json, "print the plan as JSON on stdout")->group(report);
-  app.add_flag("--quiet,!--no-quiet", a.quiet, "warnings and errors only")->group(report);
-  app.add_flag("-v,--verbose", a.verbosity, "say more")->group(report);
+  add_report_flags(app, a);
 }
 
 MoePlan make_plan(const Arguments& a) {
@@ -105,12 +85,13 @@ MoePlan make_plan(const Arguments& a) {
 }
 
 void report_collisions(const std::vector<Collision>& collisions, const MoePlan& moe, Reporter& reporter) {
+  const int64_t kept = moe.models.kept_experts();
   for (const Collision& collision : collisions)
     reporter.warning(fmt::format(
         "the router rows of experts {} (\"{}\") and {} (\"{}\") nearly coincide in {} (cosine up to "
         "{:.3f}): their prompts are too similar, and one of them will hardly be used",
-        collision.first, moe.models.experts[static_cast<size_t>(collision.first)]->name, collision.second,
-        moe.models.experts[static_cast<size_t>(collision.second)]->name,
+        kept + collision.first, moe.models.experts[static_cast<size_t>(collision.first)]->name,
+        kept + collision.second, moe.models.experts[static_cast<size_t>(collision.second)]->name,
         std::ssize(collision.layers) == moe.gate_input.layers
             ? "every layer"
             : fmt::format("layer{} {}", collision.layers.size() == 1 ? "" : "s",
@@ -162,18 +143,13 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   if (a.how.four_bit && a.how.eight_bit)
     fail(ErrorKind::usage, "--load-in-4bit and --load-in-8bit exclude each other");
 
-  Reporter reporter(a.quiet ? Verbosity::quiet : a.verbosity > 0 ? Verbosity::verbose : Verbosity::normal);
+  Reporter reporter(a.level());
   for (size_t i = 0; i < std::size(kForeign); i++)
     if (foreign[i]->count() > 0)
       reporter.info(fmt::format("{} has no effect: {}", foreign[i]->get_name(), kForeign[i].reason));
 
-  const BuildOptions options = {.out = a.out,
-                                .overwrite = a.overwrite,
-                                .copy_tokenizer = a.copy_tokenizer,
-                                .write_card = a.write_card,
-                                .verify = a.verify,
-                                .max_shard_bytes = parse_size(a.shard_size, "--out-shard-size"),
-                                .threads = a.threads};
+  a.how.cache = a.cache;
+  const BuildOptions options = a.build_options();
   check_output_folder(options.out, options.overwrite);
   check_device(decoder_options(a.how, a.threads).device);
   MoePlan moe = make_plan(a);

@@ -1,16 +1,20 @@
 #include "moerge/hub/cache.h"
 
+#include <array>
+#include <charconv>
 #include <cstdlib>
 #include <vector>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/base/suggest.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kDefaultRevision = "main";
+constexpr std::string_view kExpertFragment = "expert", kSharedFragment = "shared_expert";
 
 struct HubName {
   std::string repository;  // "org/name"
@@ -94,8 +98,7 @@ struct Reference {
 };
 
 // A "+" divides, unless a model's path that exists has it in its name.
-Reference split_reference(const std::string& reference,
-                          const std::function<bool(const std::string&)>& exists) {
+Reference split_adapter(const std::string& reference, const std::function<bool(const std::string&)>& exists) {
   size_t divide = reference.find('+');
   if (divide == std::string::npos || exists(reference)) return {reference, ""};
   for (size_t at = divide; at != std::string::npos; at = reference.find('+', at + 1))
@@ -156,14 +159,38 @@ fs::path hub_cache(const Environment& environment) {
   return fs::path(environment("HOME").value_or("/")) / ".cache" / "huggingface" / "hub";
 }
 
+ReferenceParts split_reference(const std::string& reference) {
+  const size_t hash = reference.rfind('#');
+  // A '#' in the name of a folder further up means nothing.
+  if (hash == std::string::npos || reference.find('/', hash) != std::string::npos) return {reference, {}};
+  const std::string model = reference.substr(0, hash), fragment = reference.substr(hash + 1);
+  if (fragment == kSharedFragment) return {model, kSharedExpert};
+  const size_t sign = fragment.find('=');
+  const std::string digits = sign == std::string::npos ? "" : fragment.substr(sign + 1);
+  int64_t expert = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), expert);
+  const bool is_number =
+      !digits.empty() && error == std::errc() && end == digits.data() + digits.size() && digits[0] != '-';
+  if (is_number && fragment.substr(0, sign) == kExpertFragment) return {model, expert};
+  constexpr std::array kFragments = {kExpertFragment, kSharedFragment};
+  const bool shared = nearest(fragment.substr(0, sign), kFragments) == kSharedFragment;
+  fail(ErrorKind::config,
+       "model \"{}\": \"#{}\" says no part of a model; did you mean \"{}#{}\"? (experts are numbered from "
+       "0)",
+       reference, fragment, model,
+       shared ? std::string(kSharedFragment) : fmt::format("{}={}", kExpertFragment, is_number ? expert : 0));
+}
+
 ModelLocation resolve_model(const std::string& reference, const fs::path& yaml_folder,
                             const Environment& environment) {
   const auto exists = [&](const std::string& name) {
     return !name.empty() && find_local(places_of(name, yaml_folder, environment));
   };
-  const Reference names = split_reference(reference, exists);
-  const Found model = find_one("model", names.model, yaml_folder, environment);
-  ModelLocation location = {.path = model.path, .hub_name = model.hub_name};
+  const Reference names = split_adapter(reference, exists);
+  const ReferenceParts parts =
+      exists(names.model) ? ReferenceParts{names.model, {}} : split_reference(names.model);
+  const Found model = find_one("model", parts.model, yaml_folder, environment);
+  ModelLocation location = {.path = model.path, .hub_name = model.hub_name, .expert = parts.expert};
   if (names.model.size() == reference.size()) return location;
   if (names.adapter.find('+') != std::string::npos && !exists(names.adapter))
     fail(ErrorKind::unsupported, "model \"{}\": one LoRA adapter a model (\"model+adapter\") is read",

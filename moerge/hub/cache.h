@@ -20,10 +20,18 @@ std::optional<std::string> process_environment(const char* name);
 /// ~/.cache/huggingface/hub: the first that is set.
 std::filesystem::path hub_cache(const Environment& environment);
 
+/// A reference, and what of the model it means.
+struct ReferenceParts {
+  std::string model;
+  std::optional<int64_t> expert;  // "#expert=3", or kSharedExpert for "#shared_expert"
+};
+/// Takes "#..." off the end. Throws config with the nearest valid spelling when it says neither.
+ReferenceParts split_reference(const std::string& reference);
+
 /// A reference as YAML files write it: a folder or a GGUF file (absolute, or relative to `yaml_folder` or the
-/// working folder) or "org/name[@revision]" whose snapshot is in the cache; then, divided by a "+", a LoRA
-/// adapter in the same words. Throws config with a sentence that says what to run when one of them is
-/// nowhere.
+/// working folder) or "org/name[@revision]" whose snapshot is in the cache; each may end in "#expert=N";
+/// then, divided by a "+", a LoRA adapter as a folder or name. A folder or file that really has such a name
+/// comes first. Throws config with a sentence that says what to run when one of them is nowhere.
 ModelLocation resolve_model(const std::string& reference, const std::filesystem::path& yaml_folder,
                             const Environment& environment);
 

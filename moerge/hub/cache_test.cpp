@@ -142,5 +142,59 @@ TEST(ResolveModel, RefusesToLeaveTheCache) {
   EXPECT_NE(message_of("", "", environment), "");
 }
 
+std::string split_message(const std::string& reference) {
+  try {
+    split_reference(reference);
+  } catch (const Error& error) {
+    return error.message();
+  }
+  return "";
+}
+
+TEST(SplitReference, TakesTheExpertOff) {
+  const auto parts = [](const std::string& reference) {
+    const ReferenceParts split = split_reference(reference);
+    return std::pair(split.model, split.expert);
+  };
+  using Parts = std::pair<std::string, std::optional<int64_t>>;
+  EXPECT_EQ(parts("a/b"), (Parts{"a/b", {}}));
+  EXPECT_EQ(parts("a/b@v1#expert=3"), (Parts{"a/b@v1", 3}));
+  EXPECT_EQ(parts("m.gguf#expert=0"), (Parts{"m.gguf", 0}));
+  EXPECT_EQ(parts("a#1/b"), (Parts{"a#1/b", {}}));  // a folder's name
+  EXPECT_EQ(parts("a#1/b#expert=12"), (Parts{"a#1/b", 12}));
+  EXPECT_EQ(parts("m#shared_expert"), (Parts{"m", kSharedExpert}));
+  for (const auto& [wrong, meant] :
+       {std::pair("m#expert", "m#expert=0"), std::pair("m#expert=", "m#expert=0"),
+        std::pair("m#expert=x", "m#expert=0"), std::pair("m#expert=-1", "m#expert=0"),
+        std::pair("m#expert= 1", "m#expert=0"), std::pair("m#Expert=3", "m#expert=3"),
+        std::pair("m#experts=3", "m#expert=3"), std::pair("m#expert=3x", "m#expert=0"),
+        std::pair("m#9", "m#expert=0"), std::pair("m#", "m#expert=0"),
+        std::pair("m#expert=9223372036854775808", "m#expert=0"),
+        std::pair("m#shared_exprt", "m#shared_expert")})
+    EXPECT_NE(split_message(wrong).find(fmt::format("did you mean \"{}\"?", meant)), std::string::npos)
+        << wrong << ": " << split_message(wrong);
+}
+
+TEST(ResolveModel, OneExpert) {
+  const TempDir dir;
+  dir.write("mix/config.json", "{}");
+  dir.write("odd#expert=1/config.json", "{}");
+  dir.write("cache/models--org--mix/refs/main", "abc");
+  dir.write("cache/models--org--mix/snapshots/abc/config.json", "{}");
+  const Environment environment = with({{"HF_HUB_CACHE", (dir / "cache").string()}});
+  const ModelLocation local = resolve_model("mix#expert=2", dir.path(), environment);
+  EXPECT_EQ(local.path, dir / "mix");
+  EXPECT_EQ(local.expert, 2);
+  EXPECT_EQ(resolve_model("org/mix#expert=0", dir.path(), environment).hub_name, "org/mix");
+  EXPECT_EQ(resolve_model("org/mix@main#expert=0", dir.path(), environment).expert, 0);
+  EXPECT_EQ(resolve_model("odd#expert=1", dir.path(), environment).expert, std::nullopt);
+  EXPECT_EQ(resolve_model("odd#expert=1#expert=4", dir.path(), environment).path, dir / "odd#expert=1");
+  EXPECT_NE(message_of("#expert=1", dir.path(), environment).find("an empty model reference"),
+            std::string::npos);
+  std::string many = "mix";
+  for (int i = 0; i < 100'000; i++) many += "#expert=1";
+  EXPECT_NE(message_of(many, dir.path(), environment), "");
+}
+
 }  // namespace
 }  // namespace moerge

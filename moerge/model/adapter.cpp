@@ -119,7 +119,7 @@ class Adapter {
   const std::vector<int64_t>* token_rows(std::string_view tensor) const;
 
   AdapterConfig config_;
-  std::shared_ptr<const AdapterWeights> weights_;
+  std::shared_ptr<const Checkpoint> weights_;  // every derived tensor keeps them open
   std::string where_, how_;
   std::map<std::string, Change> changes_;  // by the model's tensor
   std::unordered_map<std::string_view, const Shape*> base_;

@@ -4,9 +4,12 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <set>
+#include <tuple>
 
 #include "moerge/base/error.h"
 #include "moerge/model/gguf_rope.h"
+#include "moerge/model/mixture.h"
 #include "moerge/tensor/convert.h"
 
 namespace moerge {
@@ -14,15 +17,20 @@ namespace {
 
 struct Family {
   std::string_view architecture;  // general.architecture
-  std::string_view model_type;
-  bool rotary_rows;  // rows of q and k lie as StoredTensor::rotary_heads says
+  std::string_view model_type;    // empty: always a mixture
+  std::string_view mixture_type;  // where expert_count is there; empty: never a mixture
+  bool rotary_rows;               // rows of q and k lie as StoredTensor::rotary_heads says
+  bool normalised = false;        // the chosen experts' weights sum to 1, in llama.cpp's src/models
 };
 
 // A family that architecture.cpp does not know (yet) is refused there, by its model_type.
 constexpr std::array kFamilies = {
-    Family{"llama", "llama", true},
-    Family{"qwen2", "qwen2", false},
-    Family{"qwen3", "qwen3", false},
+    Family{"llama", "llama", "mixtral", true, true},
+    Family{"qwen2", "qwen2", "", false},
+    Family{"qwen3", "qwen3", "", false},
+    Family{"qwen2moe", "", "qwen2_moe", false},
+    Family{"qwen3moe", "", "qwen3_moe", false, true},
+    Family{"deepseek", "", "deepseek", true},
 };
 
 struct Name {
@@ -49,6 +57,18 @@ constexpr std::array kNames = {
     Name{Role::ffn_gate, "blk.{}.ffn_gate.weight"},
     Name{Role::ffn_up, "blk.{}.ffn_up.weight"},
     Name{Role::ffn_down, "blk.{}.ffn_down.weight"},
+    Name{Role::router, "blk.{}.ffn_gate_inp.weight"},
+    Name{Role::shared_ffn_gate, "blk.{}.ffn_gate_shexp.weight"},
+    Name{Role::shared_ffn_up, "blk.{}.ffn_up_shexp.weight"},
+    Name{Role::shared_ffn_down, "blk.{}.ffn_down_shexp.weight"},
+    Name{Role::shared_router, "blk.{}.ffn_gate_inp_shexp.weight"},
+};
+
+// All experts of a layer.
+constexpr std::array kStacks = {
+    Name{Role::ffn_gate, "blk.{}.ffn_gate_exps.weight"},
+    Name{Role::ffn_up, "blk.{}.ffn_up_exps.weight"},
+    Name{Role::ffn_down, "blk.{}.ffn_down_exps.weight"},
 };
 
 constexpr size_t kMaxShown = 80;  // of a text in a message
@@ -128,12 +148,18 @@ std::string read_architecture(const GgufFiles& files) {
          type->substr(0, kMaxShown));
   const std::string* architecture = files.metadata.string("general.architecture");
   if (!architecture) fail(ErrorKind::input, "{}: its metadata lacks \"general.architecture\"", where);
-  const std::optional<int64_t> experts = files.metadata.integer(*architecture + ".expert_count");
-  if (experts.value_or(0) > 0)
-    fail(ErrorKind::unsupported,
-         "{}: a mixture of {} experts already; base and experts of a mixture must be dense models", where,
-         *experts);
   return *architecture;
+}
+
+// model_type of config.json.
+std::string model_type_of(const GgufFiles& files, const std::string& architecture, const Family* family) {
+  const int64_t experts = files.metadata.integer(architecture + ".expert_count").value_or(0);
+  const std::string_view type = !family       ? std::string_view()
+                                : experts > 0 ? family->mixture_type
+                                              : family->model_type;
+  if (!type.empty() || !family) return std::string(family ? type : architecture.substr(0, kMaxShown));
+  fail(ErrorKind::unsupported, "{}: \"{}.expert_count\" is {}, and {}", files.path.string(), architecture,
+       experts, experts > 0 ? "this family has no mixtures" : "this family has only mixtures");
 }
 
 // float16 for quantised matrices: its 11 bits keep more of scale x integer than bfloat16's 8.
@@ -141,7 +167,8 @@ DType matrix_dtype(const GgufFiles& files) {
   std::optional<DType> dtype;
   for (const GgufFiles::Tensor& tensor : files.tensors) {
     const TensorSpec& spec = tensor.tensor.spec;
-    if (spec.shape.size() != 2) continue;
+    const bool is_router = spec.name.find(".ffn_gate_inp") != std::string::npos;  // float32 in any file
+    if (spec.shape.size() < 2 || is_router) continue;
     if (!is_weight_type(spec.dtype)) return DType::f16;
     dtype = !dtype || *dtype == spec.dtype ? spec.dtype : DType::f32;
   }
@@ -169,6 +196,29 @@ Json yarn_scaling(const Keys& keys, double factor) {
                                   std::pair("rope.scaling.yarn_beta_slow", "beta_slow")})
     if (const auto value = keys.number(name)) scaling[key] = *value;
   return scaling;
+}
+
+// What a mixture's configuration says beside what a dense model's does.
+void add_mixture(Json& json, const Keys& keys, const Family& family, const ExpertKeys& names) {
+  for (const auto& [name, most, why] :
+       {std::tuple("leading_dense_block_count", 0, "a mixture with dense layers in between is not supported"),
+        std::tuple("expert_group_count", 1, "experts in groups are not supported"),
+        std::tuple("expert_gating_func", 1, "only a softmax over the experts (1) is supported"),
+        std::tuple("interleave_moe_layer_step", 1,
+                   "a mixture with dense layers in between is not supported")})
+    if (const auto value = keys.integer(name); value && *value > most)
+      keys.unsupported(name, fmt::format("is {}: {}", *value, why));
+  const int64_t ffn = json["intermediate_size"].get<int64_t>(), used = keys.dimension("expert_used_count");
+  json[names.experts] = keys.dimension("expert_count");
+  json["num_experts_per_tok"] = used;
+  // The fallbacks are llama.cpp's for files that are older than the keys.
+  if (names.ffn) json[names.ffn] = keys.dimension("expert_feed_forward_length", ffn / used);
+  if (names.shared_ffn) json[names.shared_ffn] = keys.dimension("expert_shared_feed_forward_length", ffn);
+  if (const auto dense = keys.integer("leading_dense_block_count")) json["first_k_dense_replace"] = *dense;
+  if (names.shared_count) json[names.shared_count] = keys.integer("expert_shared_count").value_or(0);
+  if (!names.always_normalised) json["norm_topk_prob"] = family.normalised;
+  if (const auto scale = keys.number("expert_weights_scale"); scale && *scale != 0 && *scale != 1)
+    json["routed_scaling_factor"] = *scale;
 }
 
 // The rope_scaling object, or null.
@@ -227,6 +277,45 @@ std::optional<int64_t> match(std::string_view pattern, std::string_view name) {
   return layer;
 }
 
+// Files of early 2024 have one tensor an expert: "blk.7.ffn_gate.3.weight" is "blk.7.ffn_gate.weight" of
+// expert 3. -1 for other names.
+std::pair<std::string, int64_t> split_expert(const std::string& name) {
+  constexpr std::string_view kEnd = ".weight";
+  const size_t end = name.size() - std::min(name.size(), kEnd.size());
+  const size_t dot = end == 0 ? std::string::npos : name.rfind('.', end - 1);
+  if (dot == std::string::npos || !name.ends_with(kEnd)) return {name, -1};
+  const std::optional<int64_t> expert = match("{}", name.substr(dot + 1, end - dot - 1));
+  if (!expert) return {name, -1};
+  return {name.substr(0, dot) + std::string(kEnd), *expert};
+}
+
+bool is_stack(const std::string& name, int64_t layers) {
+  return std::ranges::any_of(kStacks, [&](const Name& stack) {
+    const std::optional<int64_t> layer = match(stack.name, name);
+    return layer && *layer < layers;
+  });
+}
+
+// One tensor an expert, and the gate of the shared expert as a matrix of one row: GGUF writers drop such a
+// dimension.
+void restore_shapes(Checkpoint& checkpoint, const Architecture& architecture, const ModelConfig& config) {
+  std::vector<ExpertStack> stacks;
+  for (const Name& row : kStacks) {
+    std::string name(row.name);
+    stacks.push_back({name.replace(name.find("{}"), 2, "{layer}"), {row.role}});
+  }
+  split_stacks(checkpoint, architecture, config, stacks);
+  const WeightTemplate* gate = find_weight(architecture, Role::shared_router);
+  if (!gate) return;
+  std::set<std::string> gates;
+  for (int64_t layer = 0; layer < config.layers; layer++) gates.insert(weight_name(*gate, layer));
+  checkpoint.transform([&](StoredTensor tensor) {
+    if (tensor.spec.shape.size() == 1 && gates.contains(tensor.spec.name))
+      tensor.spec.shape.insert(tensor.spec.shape.begin(), 1);
+    return std::vector<StoredTensor>{std::move(tensor)};
+  });
+}
+
 }  // namespace
 
 std::string_view gguf_weight_name(Role role) {
@@ -237,7 +326,7 @@ std::string_view gguf_weight_name(Role role) {
 Json gguf_config_json(const GgufFiles& files) {
   const std::string architecture = read_architecture(files), where = files.path.string();
   const Family* family = find_family(architecture);
-  Json json = {{"model_type", family ? family->model_type : architecture.substr(0, kMaxShown)}};
+  Json json = {{"model_type", model_type_of(files, architecture, family)}};
   const Architecture* known = find_architecture(json["model_type"].get<std::string>());
   if (!known) return json;  // parse_model_config() says what is supported
   const Keys keys(files.metadata, architecture, where);
@@ -274,6 +363,7 @@ Json gguf_config_json(const GgufFiles& files) {
   if (!embedding || embedding->tensor.spec.shape.size() != 2)
     fail(ErrorKind::input, "{}: no matrix \"{}\" in it", where, gguf_weight_name(Role::embedding));
   json["vocab_size"] = embedding->tensor.spec.shape[0];
+  if (known->mixture) add_mixture(json, keys, *family, known->mixture->keys);
   set_token_ids(json, files.metadata);
   json["torch_dtype"] = std::string(info(matrix_dtype(files)).torch);
   return json;
@@ -294,17 +384,22 @@ Checkpoint gguf_checkpoint(GgufFiles files, const ModelConfig& config) {
     if (role == Role::q || role == Role::q_bias) return config.heads;
     return role == Role::k || role == Role::k_bias ? config.kv_heads : 0;
   };
-  return Checkpoint(std::move(files), [&](const TensorSpec& spec) -> GgufAlias {
+  Checkpoint checkpoint(std::move(files), [&](const TensorSpec& spec) -> GgufAlias {
     if (spec.name == kRopeDivisors) return {};
+    if (architecture.mixture && is_stack(spec.name, config.layers)) return {spec.name};
+    const auto [name, expert] = split_expert(spec.name);
     for (const Name& row : kNames) {
-      const std::optional<int64_t> layer = match(row.name, spec.name);
-      if (!layer || *layer >= config.layers) continue;
-      for (const WeightTemplate& weight : architecture.weights)
-        if (weight.role == row.role) return {weight_name(weight, *layer), rotary_heads(row.role)};
+      const std::optional<int64_t> layer = match(row.name, name);
+      const WeightTemplate* weight = find_weight(architecture, row.role);
+      if (!layer || *layer >= config.layers || !weight || expert >= config.experts) continue;
+      const bool of_expert = weight->name.find("{expert}") != std::string_view::npos;
+      if (of_expert == (expert >= 0)) return {weight_name(*weight, *layer, expert), rotary_heads(row.role)};
     }
     fail(ErrorKind::unsupported, "{}: tensor \"{}\" is not part of a {} model with this metadata", where,
          spec.name.substr(0, kMaxShown), config.model_type);
   });
+  if (architecture.mixture) restore_shapes(checkpoint, architecture, config);
+  return checkpoint;
 }
 
 }  // namespace moerge

@@ -93,7 +93,6 @@ TEST(GgufModel, AFolderOfOneFileIsThatFile) {
 TEST(GgufModel, EveryRoleHasAName) {
   for (const Architecture* family : architectures())
     for (const WeightTemplate& weight : family->weights) {
-      if (family->mixture) continue;
       EXPECT_EQ(gguf_weight_name(weight.role).empty(), weight.role == Role::ignored);
       EXPECT_EQ(gguf_weight_name(weight.role).find("{}") != std::string_view::npos,
                 is_per_layer(weight.role) && weight.role != Role::ignored);
@@ -170,7 +169,10 @@ TEST(GgufModel, RefusesWhatCannotBeAnExpert) {
   EXPECT_REFUSED(without("general.architecture"), "lacks \"general.architecture\"");
   EXPECT_REFUSED(with("general.architecture", std::string("gemma3")),
                  "model_type \"gemma3\" is not supported (supported: llama, mistral, ");
-  EXPECT_REFUSED(with("llama.expert_count", uint32_t{8}), "a mixture of 8 experts already");
+  EXPECT_REFUSED(with("llama.expert_count", uint32_t{8}), "lacks \"llama.expert_used_count\"");
+  TinyGguf dense_tensors = with("llama.expert_count", uint32_t{8});
+  dense_tensors.metadata.set("llama.expert_used_count", uint32_t{2});
+  EXPECT_REFUSED(dense_tensors, "\"blk.0.ffn_gate.weight\" is not part of a mixtral model");
   EXPECT_EQ(with("llama.expert_count", uint32_t{0}).message(), "");
   EXPECT_REFUSED(with("llama.attention.causal", false), "not a language model");
   EXPECT_REFUSED(with("llama.rope.dimension_count", uint32_t{2}), "is not the size of a key, 4");
@@ -213,6 +215,186 @@ TEST(GgufModel, RefusesStrangeTensors) {
   narrow.tensors[2].spec.shape = {6, 8};
   narrow.tensors[2].bytes.resize(192);
   EXPECT_REFUSED(narrow, "\"blk.0.attn_q.weight\" [6, 8] does not consist of 2 heads");
+}
+
+// -------- other families
+
+// The tiny model's file as one of another family: rows of q and k in the model's order.
+TinyGguf of_family(const std::string& name) {
+  TinyGguf gguf;
+  GgufMetadata metadata;
+  for (const auto& [key, value] : gguf.metadata.entries())
+    metadata.set(key.starts_with("llama.") ? name + key.substr(5) : key, value);
+  metadata.set("general.architecture", name);
+  gguf.metadata = std::move(metadata);
+  const std::vector<testing::TinyTensor> plain = testing::tiny_tensors(1);
+  for (size_t i = 0; i < plain.size(); i++) gguf.tensors[i].bytes = plain[i].bytes;
+  return gguf;
+}
+
+void add(TinyGguf& gguf, const std::string& name, const Shape& shape, int seed) {
+  gguf.tensors.push_back({{name, DType::f32, shape}, testing::f32_bytes(element_count(shape), seed)});
+}
+
+TEST(GgufModel, Qwen2) {
+  TinyGguf gguf = of_family("qwen2");
+  for (const int64_t layer : {0, 1})
+    for (const auto& [letter, rows] : {std::pair("q", 8), std::pair("k", 4), std::pair("v", 4)})
+      add(gguf, fmt::format("blk.{}.attn_{}.bias", layer, letter), {rows}, rows);
+  std::erase_if(gguf.tensors, [](const TinyGgufTensor& t) { return t.spec.name == "output.weight"; });
+  const TempDir dir;
+  const Model model = gguf.open(dir);
+  EXPECT_EQ(model.config.model_type, "qwen2");
+  EXPECT_TRUE(model.config.tied_embeddings);
+  EXPECT_FALSE(model.config.sliding_window);
+  EXPECT_EQ(model.config.head_dim, 4);
+  EXPECT_EQ(model.config.norm_epsilon, 1e-5);
+  EXPECT_TRUE(check_weights(*model.architecture, model.config, model.checkpoint).errors.empty());
+  EXPECT_EQ(all_rows(model.tensor(Role::k_bias, 1)), testing::f32_bytes(4, 4));
+  EXPECT_EQ(all_rows(model.tensor(Role::q, 0)), testing::tiny_tensors(1)[2].bytes);
+  EXPECT_EQ(all_rows(model.tensor(Role::ffn_down, 1)), testing::tiny_tensors(1)[18].bytes);
+}
+
+TEST(GgufModel, Qwen3) {
+  TinyGguf gguf = of_family("qwen3");
+  for (const int64_t layer : {0, 1})
+    for (const char* letter : {"q", "k"})
+      add(gguf, fmt::format("blk.{}.attn_{}_norm.weight", layer, letter), {4}, static_cast<int>(layer));
+  const TempDir dir;
+  const Model model = gguf.open(dir);
+  EXPECT_EQ(model.config.model_type, "qwen3");
+  EXPECT_EQ(model.config.head_dim, 4);  // stated, since the class's default is 128
+  EXPECT_TRUE(check_weights(*model.architecture, model.config, model.checkpoint).errors.empty());
+  EXPECT_EQ(all_rows(model.tensor(Role::k_norm, 1)), testing::f32_bytes(4, 1));
+  EXPECT_EQ(all_rows(model.tensor(Role::k, 0)), testing::tiny_tensors(1)[3].bytes);
+}
+
+// -------- mixtures
+
+TinyGguf mixture(const std::string& name, int64_t experts, bool per_expert = false) {
+  TinyGguf gguf = name == "llama" ? TinyGguf() : of_family(name);
+  std::erase_if(gguf.tensors, [](const TinyGgufTensor& t) {
+    return t.spec.name.find("ffn_") != std::string::npos && t.spec.name.find("ffn_norm") == std::string::npos;
+  });
+  gguf.metadata.set(name + ".expert_count", static_cast<uint32_t>(experts));
+  gguf.metadata.set(name + ".expert_used_count", uint32_t{1});
+  if (name != "llama") gguf.metadata.set(name + ".expert_feed_forward_length", uint32_t{6});
+  const int64_t ffn = name == "llama" ? 12 : 6;
+  for (const int64_t layer : {0, 1}) {
+    add(gguf, fmt::format("blk.{}.ffn_gate_inp.weight", layer), {experts, 8}, 77);
+    for (const char* matrix : {"gate", "up", "down"}) {
+      const Shape one = std::string_view(matrix) == "down" ? Shape{8, ffn} : Shape{ffn, 8};
+      if (per_expert)
+        for (int64_t e = 0; e < experts; e++)
+          add(gguf, fmt::format("blk.{}.ffn_{}.{}.weight", layer, matrix, e), one, static_cast<int>(e));
+      else
+        add(gguf, fmt::format("blk.{}.ffn_{}_exps.weight", layer, matrix), {experts, one[0], one[1]},
+            static_cast<int>(layer));
+    }
+  }
+  return gguf;
+}
+
+TEST(GgufMixture, StacksAreSplit) {
+  const TempDir dir;
+  const Model model = mixture("llama", 3).open(dir);
+  EXPECT_EQ(model.config.model_type, "mixtral");
+  EXPECT_EQ(model.config.experts, 3);
+  EXPECT_EQ(model.config.experts_per_token, 1);
+  EXPECT_EQ(model.config.dtype, DType::f32);
+  EXPECT_TRUE(check_weights(*model.architecture, model.config, model.checkpoint).errors.empty());
+  const std::string stack = testing::f32_bytes(3 * 12 * 8, 1);
+  for (int64_t e = 0; e < 3; e++) {
+    EXPECT_EQ(all_rows(model.tensor(Role::ffn_up, 1, e)), stack.substr(static_cast<size_t>(e) * 384, 384));
+    EXPECT_EQ(model.tensor(Role::ffn_down, 1, e).spec.shape, (Shape{8, 12}));
+  }
+  EXPECT_EQ(model.tensor(Role::q, 0).rotary_heads, 2);
+  EXPECT_EQ(model.checkpoint.find("blk.0.ffn_up_exps.weight"), nullptr);
+}
+
+TEST(GgufMixture, QuantisedStacksAreSplitBetweenBlocks) {
+  TinyGguf gguf = mixture("llama", 2);
+  gguf.metadata.set("llama.feed_forward_length", uint32_t{64});
+  for (TinyGgufTensor& tensor : gguf.tensors) {
+    if (tensor.spec.name.find("_exps") == std::string::npos) continue;
+    const bool down = tensor.spec.name.find("down") != std::string::npos;
+    tensor.spec = {tensor.spec.name, down ? DType::q8_0 : DType::f32,
+                   down ? Shape{2, 8, 64} : Shape{2, 64, 8}};
+    tensor.bytes.clear();
+    for (int64_t i = 0; i < tensor.spec.bytes(); i++) tensor.bytes += static_cast<char>(i % 251);
+  }
+  const TempDir dir;
+  const Model model = gguf.open(dir);
+  EXPECT_EQ(model.config.dtype, DType::f16);
+  const StoredTensor& second = model.tensor(Role::ffn_down, 0, 1);
+  EXPECT_EQ(second.spec.bytes(), 8 * 2 * 34);
+  EXPECT_EQ(second.stored_bytes()[0], std::byte(8 * 2 * 34 % 251));
+  EXPECT_TRUE(check_weights(*model.architecture, model.config, model.checkpoint).errors.empty());
+}
+
+TEST(GgufMixture, OneTensorAnExpert) {
+  const TempDir dir;
+  const Model model = mixture("llama", 12, true).open(dir);
+  EXPECT_TRUE(check_weights(*model.architecture, model.config, model.checkpoint).errors.empty());
+  EXPECT_EQ(all_rows(model.tensor(Role::ffn_gate, 0, 11)), testing::f32_bytes(96, 11));
+  TinyGguf beyond = mixture("llama", 2, true);
+  add(beyond, "blk.0.ffn_gate.2.weight", {12, 8}, 0);
+  EXPECT_REFUSED(beyond, "\"blk.0.ffn_gate.2.weight\" is not part of a mixtral model");
+  TinyGguf both = mixture("llama", 2);
+  add(both, "blk.1.ffn_gate.0.weight", {12, 8}, 0);
+  EXPECT_REFUSED(both, "expert 0 of layer 1 is there twice, in \"blk.1.ffn_gate_exps.weight\" and in \"");
+}
+
+TEST(GgufMixture, AStackOfOneMayBeAMatrix) {
+  TinyGguf gguf = mixture("llama", 1);
+  for (TinyGgufTensor& tensor : gguf.tensors)
+    if (tensor.spec.shape.size() == 3) tensor.spec.shape.erase(tensor.spec.shape.begin());
+  const TempDir dir;
+  EXPECT_EQ(gguf.open(dir).tensor(Role::ffn_down, 1, 0).spec.shape, (Shape{8, 12}));
+}
+
+TEST(GgufMixture, QwenWithASharedExpert) {
+  TinyGguf gguf = mixture("qwen2moe", 2);
+  gguf.metadata.set("qwen2moe.expert_shared_feed_forward_length", uint32_t{10});
+  for (const int64_t layer : {0, 1}) {
+    for (const auto& [letter, rows] : {std::pair("q", 8), std::pair("k", 4), std::pair("v", 4)})
+      add(gguf, fmt::format("blk.{}.attn_{}.bias", layer, letter), {rows}, rows);
+    add(gguf, fmt::format("blk.{}.ffn_gate_shexp.weight", layer), {10, 8}, 1);
+    add(gguf, fmt::format("blk.{}.ffn_up_shexp.weight", layer), {10, 8}, 2);
+    add(gguf, fmt::format("blk.{}.ffn_down_shexp.weight", layer), {8, 10}, 3);
+    add(gguf, fmt::format("blk.{}.ffn_gate_inp_shexp.weight", layer), {8}, 4);
+  }
+  const TempDir dir;
+  const Model model = gguf.open(dir);
+  EXPECT_EQ(model.config.ffn, 6);
+  EXPECT_EQ(model.config.shared_ffn, 10);
+  EXPECT_FALSE(model.config.normalised);
+  EXPECT_EQ(model.tensor(Role::shared_router, 1).spec.shape, (Shape{1, 8}));
+  const WeightReport report = check_weights(*model.architecture, model.config, model.checkpoint);
+  EXPECT_TRUE(report.errors.empty()) << report.errors[0];
+  gguf.metadata.erase("qwen2moe.expert_feed_forward_length");
+  EXPECT_EQ(gguf_config_json(open_gguf(gguf.write(dir)))["moe_intermediate_size"], 12);  // 12 / 1 per token
+}
+
+TEST(GgufMixture, Refusals) {
+  const auto changed = [](const std::string& name, const std::string& key, uint32_t value) {
+    TinyGguf gguf = mixture(name, 2);
+    gguf.metadata.set(name + "." + key, value);
+    return gguf;
+  };
+  EXPECT_REFUSED(changed("deepseek", "leading_dense_block_count", 1), "dense layers in between");
+  EXPECT_REFUSED(changed("llama", "expert_group_count", 4), "experts in groups are not supported");
+  EXPECT_REFUSED(changed("qwen3moe", "expert_gating_func", 2), "only a softmax");
+  EXPECT_REFUSED(changed("qwen3moe", "expert_count", 0), "and this family has only mixtures");
+  EXPECT_REFUSED(changed("llama", "expert_count", 3),
+                 "\"blk.0.ffn_gate_exps.weight\" is [2, 12, 8], its metadata says [3, 12, 8]");
+  EXPECT_REFUSED(changed("llama", "expert_used_count", 3), "\"num_experts_per_tok\" is 3, and there are 2");
+  TinyGguf qwen = of_family("qwen2");
+  qwen.metadata.set("qwen2.expert_count", uint32_t{2});
+  EXPECT_REFUSED(qwen, "\"qwen2.expert_count\" is 2, and this family has no mixtures");
+  TinyGguf late = mixture("llama", 2);
+  add(late, "blk.2.ffn_up_exps.weight", {2, 12, 8}, 0);
+  EXPECT_REFUSED(late, "\"blk.2.ffn_up_exps.weight\" is not part of a mixtral model");
 }
 
 // -------- rope scaling

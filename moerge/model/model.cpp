@@ -1,7 +1,10 @@
 #include "moerge/model/model.h"
 
+#include <utility>
+
 #include "moerge/model/adapter.h"
 #include "moerge/model/gguf_model.h"
+#include "moerge/model/mixture.h"
 #include "moerge/model/quantization.h"
 
 namespace moerge {
@@ -28,7 +31,20 @@ Model::Model(std::string reference, const ModelLocation& location, std::optional
       architecture(find_architecture(config.model_type)),
       checkpoint(gguf ? gguf_checkpoint(std::move(*gguf), config) : Checkpoint(path)) {
   dequantize_weights(config, checkpoint);
+  if (is_mixture()) split_experts(checkpoint, *architecture, config);
+  if (location.expert) become_expert(*location.expert);
   if (!location.adapter.empty()) apply_adapter(location.adapter, *architecture, config, checkpoint);
+}
+
+void Model::become_expert(int64_t expert) {
+  check_expert(config, expert, name);
+  const Architecture& mixture = *architecture;
+  architecture = find_architecture(mixture.mixture->expert_type);
+  keep_expert(checkpoint, mixture, config, *architecture, expert);
+  ModelConfig dense =
+      parse_model_config(expert_config_json(config, mixture, *architecture, expert), config.where);
+  dense.source = config.source;
+  origin = ExpertOrigin{std::exchange(config, std::move(dense)), expert};
 }
 
 }  // namespace moerge

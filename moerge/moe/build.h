@@ -6,19 +6,10 @@
 
 #include "moerge/base/progress.h"
 #include "moerge/model/prompt_encoder.h"
+#include "moerge/moe/model_folder.h"
 #include "moerge/moe/planner.h"
 
 namespace moerge {
-
-struct BuildOptions {
-  std::filesystem::path out = {};
-  bool overwrite = false;
-  bool copy_tokenizer = true;
-  bool write_card = true;
-  bool verify = false;  // reopen the result and compare every byte with its source
-  int64_t max_shard_bytes = 5'000'000'000;
-  int threads = 1;
-};
 
 /// Refusals that need no work: an output that exists, lies in a source, or does not fit on the disk.
 void check_build(const MoePlan& moe, const BuildOptions& options);

@@ -6,6 +6,8 @@
 #include <iterator>
 #include <set>
 
+#include "moerge/model/mixture.h"
+
 namespace moerge {
 namespace {
 
@@ -66,6 +68,14 @@ Findings check_models_fit(const MoeModels& models) {
   const auto check_expert = [&](const Model* expert, const char* role) {
     if (seen.contains(expert)) return;
     check_folder(*expert);
+    if (expert->is_mixture()) {
+      findings.misfits.push_back(fmt::format(
+          "\"{0}\" is a mixture of {1} itself; an expert is one of them: write \"{0}#expert=0\"{2}",
+          expert->name, count_experts(expert->config.experts),
+          expert->config.experts == 1 ? ""
+                                      : fmt::format(" (or another, to {})", expert->config.experts - 1)));
+      return;
+    }
     for (const Rule& rule : kRules) {
       const std::string theirs = rule.value(expert->config), ours = rule.value(base);
       if (theirs == ours) continue;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "moerge/base/error.h"
 #include "moerge/base/suggest.h"
 #include "moerge/base/yaml.h"
 #include "moerge/model/chat_templates.h"
@@ -165,20 +166,16 @@ void read_chat_template(const YamlNode& root, MoeConfig& config, YamlProblems& p
                   fmt::join(built_in, ", "), choice.file.string()));
 }
 
-void check_experts_per_token(const YamlNode& root, const MoeConfig& config, YamlProblems& problems) {
+void read_experts_per_token(const YamlNode& root, const std::string& file, MoeConfig& config,
+                            YamlProblems& problems) {
+  const std::optional<int64_t> count = problems.integer(root, "experts_per_token");
+  if (count && *count < 1)
+    problems.error(*root.find("experts_per_token"),
+                   fmt::format("\"experts_per_token\" should be at least 1, found {}", *count));
+  config.experts_per_token = count.value_or(0);
   const YamlNode* node = root.find("experts_per_token");
-  const YamlNode& at = node ? *node : *root.find("experts");
-  const auto count = std::ssize(config.experts);
-  if (config.experts_per_token < 1)
-    problems.error(
-        at, fmt::format("\"experts_per_token\" should be at least 1, found {}", config.experts_per_token));
-  else if (count < config.experts_per_token && count > 0)
-    problems.error(
-        at,
-        fmt::format("\"experts_per_token\" is {}{}, but there {} {} expert{}: name more experts, or write "
-                    "\"experts_per_token: {}\"",
-                    config.experts_per_token, node ? "" : " (the default)", count == 1 ? "is" : "are", count,
-                    count == 1 ? "" : "s", count));
+  if (!node) node = root.find("experts");
+  if (node) config.experts_per_token_place = fmt::format("{}:{}:{}", file, node->line, node->column);
 }
 
 void check_prompts(const YamlNode& root, const MoeConfig& config, const GateMode& mode,
@@ -260,7 +257,7 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
   check_shared_experts(root, config, problems);
   const GateMode* mode = read_gate_mode(root, config, problems);
   read_dtype(root, config, problems);
-  config.experts_per_token = problems.integer(root, "experts_per_token").value_or(2);
+  read_experts_per_token(root, file, config, problems);
   config.architecture = problems.text(root, "architecture").value_or("");
   if (const YamlNode* node = root.find("architecture"))
     config.architecture_place = fmt::format("{}:{}:{}", file, node->line, node->column);
@@ -269,13 +266,26 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
     if (!has_value(root, "experts") || root.find("experts")->kind == YamlNode::Kind::sequence)
       problems.error(root, "no \"experts\": the list of models whose FFNs become the experts");
   } else {
-    check_experts_per_token(root, config, problems);
     if (mode && mode->needs != GateNeeds::nothing) check_prompts(root, config, *mode, problems);
     check_models(root, config, allow_all_same, problems);
   }
   problems.throw_if_any();
   config.warnings = problems.warnings();
   return config;
+}
+
+void settle_experts_per_token(MoeConfig& config, int64_t existing_experts, int64_t existing) {
+  const bool said = config.experts_per_token > 0;
+  if (!said) config.experts_per_token = existing_experts > 0 ? existing : 2;
+  const int64_t count = existing_experts + std::ssize(config.experts);
+  if (count >= config.experts_per_token) return;
+  const std::string base =
+      existing_experts > 0 ? fmt::format(" (the base's {} included)", existing_experts) : "";
+  fail(ErrorKind::config,
+       "{}: \"experts_per_token\" is {}{}, but there {} {} expert{}{}: name more experts, or write "
+       "\"experts_per_token: {}\"",
+       config.experts_per_token_place, config.experts_per_token, said ? "" : " (the default)",
+       count == 1 ? "is" : "are", count, count == 1 ? "" : "s", base, count);
 }
 
 }  // namespace moerge

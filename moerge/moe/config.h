@@ -33,10 +33,11 @@ struct MoeConfig {
   std::string base_model;
   std::vector<ExpertConfig> experts, shared_experts;
   std::string gate_mode = "hidden";
-  std::optional<DType> dtype;  // of the output; empty: the base model's
-  int64_t experts_per_token = 2;
-  std::string architecture;        // output family, empty: chosen
-  std::string architecture_place;  // "FILE:LINE:COLUMN" of it
+  std::optional<DType> dtype;           // of the output; empty: the base model's
+  int64_t experts_per_token = 0;        // 0: not said
+  std::string experts_per_token_place;  // "FILE:LINE:COLUMN" of it, or of the experts where it is not said
+  std::string architecture;             // output family, empty: chosen
+  std::string architecture_place;       // "FILE:LINE:COLUMN" of it
   ChatTemplateChoice chat_template;
 
   std::string file;                   // where it was read from, for messages
@@ -48,5 +49,10 @@ struct MoeConfig {
 /// is relative is relative to its folder. Throws config with all problems at once, one "FILE:LINE:COLUMN:
 /// message" a line. `allow_all_same`: experts may all be one model.
 MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool allow_all_same);
+
+/// Once the base is known: fills in experts_per_token where it was not said (`existing`: of a mixture as the
+/// base, whose number is kept; 2 for a dense base) and throws config when there are fewer experts than that.
+/// `existing_experts` are the base's own.
+void settle_experts_per_token(MoeConfig& config, int64_t existing_experts, int64_t existing);
 
 }  // namespace moerge

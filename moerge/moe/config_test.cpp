@@ -57,7 +57,7 @@ TEST(MoeConfig, ReadsTheWholeSchema) {
 TEST(MoeConfig, DefaultsAreMergekits) {
   const MoeConfig config = parse(kTwo);
   EXPECT_EQ(config.gate_mode, "hidden");
-  EXPECT_EQ(config.experts_per_token, 2);
+  EXPECT_EQ(config.experts_per_token, 0);  // settled when the base is known
   EXPECT_FALSE(config.dtype);
   EXPECT_EQ(config.experts[0].residual_scale, 1);
 }
@@ -97,13 +97,13 @@ TEST(MoeConfig, ModelsAsMaps) {
 TEST(MoeConfig, ShowsAllProblemsTogether) {
   const std::string message = message_of(
       "base_modle: x\nexperts:\n  - source_model: a\n    postive_prompts: [x]\n  - positive_prompts: [y]\n"
-      "gate_mode: hiden\ndtype: bf17\nexperts_per_token: 3\n");
+      "gate_mode: hiden\ndtype: bf17\nexperts_per_token: 0\n");
   for (const char* part :
        {"c.yaml:1:1: unknown key \"base_modle\" (did you mean \"base_model\"?)",
         "c.yaml:4:5: unknown key \"postive_prompts\"", "c.yaml:5:5: this expert has no \"source_model\"",
         "c.yaml:6:12: unknown gate_mode \"hiden\" (did you mean \"hidden\"?)", "cheap_embed",
-        "c.yaml:7:8: unknown dtype \"bf17\"",
-        "c.yaml:8:20: \"experts_per_token\" is 3, but there are 2 experts", "no \"base_model\""})
+        "c.yaml:7:8: unknown dtype \"bf17\"", "c.yaml:8:20: \"experts_per_token\" should be at least 1",
+        "no \"base_model\""})
     EXPECT_NE(message.find(part), std::string::npos) << part << "\nin\n" << message;
 }
 
@@ -116,8 +116,6 @@ TEST(MoeConfig, Refusals) {
   expect_refused("base_model: x\nexperts: [a]\n", "an expert should be a map");
   expect_refused("merge_method: slerp\nslices: []\n", "dense merge");
   expect_refused(kTwo + "experts_per_token: 0\n", "at least 1");
-  expect_refused("base_model: x\nexperts:\n  - source_model: a\n    positive_prompts: [p]\n",
-                 "experts_per_token: 1");
   expect_refused(
       "base_model: x\nexperts:\n  - source_model: a\n    positive_prompts: [p]\n  - source_model: a\n    "
       "positive_prompts: [q]\n",
@@ -132,6 +130,35 @@ TEST(MoeConfig, Refusals) {
   expect_refused(
       "base_model: x\nexperts:\n  - source_model: a\n    noise_scale: -1\n    positive_prompts: [p]\n",
       "cannot be negative");
+}
+
+// What settling the number of a configuration says, or the number.
+std::string settled(const std::string& yaml, int64_t existing_experts, int64_t existing) {
+  MoeConfig config = parse(yaml);
+  try {
+    settle_experts_per_token(config, existing_experts, existing);
+  } catch (const Error& error) {
+    return error.message();
+  }
+  return std::to_string(config.experts_per_token);
+}
+
+TEST(MoeConfig, ExpertsPerTokenAreSettledWithTheBase) {
+  const std::string one = "base_model: x\nexperts:\n  - source_model: a\n    positive_prompts: [p]\n";
+  EXPECT_EQ(settled(kTwo, 0, 0), "2");
+  EXPECT_EQ(settled(kTwo + "experts_per_token: 1\n", 0, 0), "1");
+  EXPECT_EQ(
+      settled(one, 0, 0),
+      "c.yaml:3:3: \"experts_per_token\" is 2 (the default), but there is 1 expert: name more experts, or "
+      "write \"experts_per_token: 1\"");
+  EXPECT_EQ(settled(kTwo + "experts_per_token: 3\n", 0, 0).substr(0, 57),
+            "c.yaml:10:20: \"experts_per_token\" is 3, but there are 2 e");
+  EXPECT_EQ(settled(one, 60, 4), "4");
+  EXPECT_EQ(settled(one, 1, 1), "1");
+  EXPECT_EQ(settled(one + "experts_per_token: 9\n", 8, 2), "9");
+  EXPECT_NE(
+      settled(one + "experts_per_token: 10\n", 8, 2).find("there are 9 experts (the base's 8 included)"),
+      std::string::npos);
 }
 
 TEST(MoeConfig, WhatMergekitRefusesForNoReason) {

@@ -7,6 +7,7 @@
 #include "moerge/base/error.h"
 #include "moerge/model/tokenizer_files.h"
 #include "moerge/moe/check.h"
+#include "moerge/moe/grow.h"
 #include "moerge/moe/steps.h"
 
 namespace moerge {
@@ -169,11 +170,11 @@ Layout settle_layout(const MoePlan& moe, Layout wanted) {
   return moe.output->architecture->mixture->always_stacked ? Layout::fused : wanted;
 }
 
-// Qwen's mixtures have no windows, or other ones than Qwen's dense models.
+// Qwen's mixtures have no windows, or other ones than Qwen's dense models. (A mixture stays what it is.)
 void note_lost_window(MoePlan& moe) {
   const ModelConfig& base = moe.models.base->config;
   const auto first = std::ranges::find(base.windowed, true);
-  if (first == base.windowed.end()) return;
+  if (first == base.windowed.end() || moe.models.base->is_mixture()) return;
   moe.warnings.push_back(
       fmt::format("\"{}\" lets its layers from {} on see only the last {} tokens; in the result, as in "
                   "mergekit's, every layer sees all of them",
@@ -183,7 +184,8 @@ void note_lost_window(MoePlan& moe) {
 void count_parameters(MoePlan& moe) {
   const ModelConfig& base = moe.models.base->config;
   for (const Step& step : moe.plan.steps) moe.total_parameters += step.out.elements();
-  const int64_t idle = std::ssize(moe.models.experts) - moe.config.experts_per_token;
+  const int64_t experts = moe.models.kept_experts() + std::ssize(moe.models.experts);
+  const int64_t idle = experts - moe.config.experts_per_token;
   moe.active_parameters = moe.total_parameters - idle * 3 * base.ffn * base.hidden * base.layers;
 }
 
@@ -195,6 +197,7 @@ MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& op
   moe.warnings = moe.config.warnings;
   moe.gate_mode = find_gate_mode(moe.config.gate_mode);
   open_models(moe, resolve);
+  settle_experts_per_token(moe.config, moe.models.kept_experts(), moe.models.base->config.experts_per_token);
   check_fit(moe);
   moe.output = &choose_output(moe.models, moe.config, options.allow_mixed);
   moe.layout = settle_layout(moe, options.layout);

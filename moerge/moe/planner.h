@@ -26,7 +26,8 @@ struct PlanOptions {
 /// Where a model reference points; throws config when nowhere.
 using Resolve = std::function<ModelLocation(const std::string& reference)>;
 
-/// Part::group of what comes from the base; experts have their number, shared experts -2, -3, ...
+/// Part::group of what comes from the base, its own experts included; those of the configuration have their
+/// number there, shared experts -2, -3, ...
 inline constexpr int64_t kBaseGroup = -1, kFirstSharedGroup = -2;
 
 struct MoePlan {

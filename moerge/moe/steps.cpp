@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "moerge/moe/grow.h"
+
 namespace moerge {
 namespace {
 
@@ -24,6 +26,7 @@ class Steps {
       : moe_(moe),
         base_(*moe.models.base),
         family_(*moe.output->architecture),
+        experts_(list_experts(moe.models, moe.config)),
         stacked_(family_.mixture->stacked) {}
 
   void add_all() {
@@ -37,25 +40,27 @@ class Steps {
 
  private:
   bool fused() const { return moe_.layout == Layout::fused; }
-  int64_t experts() const { return std::ssize(moe_.models.experts); }
+  int64_t experts() const { return std::ssize(experts_); }
 
   void add_role(const WeightTemplate& weight, int64_t layer) {
     switch (weight.role) {
       case Role::router:
-        return add_router(fused() ? fill_name(stacked_.router, layer) : weight_name(weight, layer), layer, 0,
-                          experts());
-      case Role::shared_router:
-        return add_router(weight_name(weight, layer), layer, experts(),
-                          std::ssize(moe_.models.shared_experts));
+        return add_router(fused() ? fill_name(stacked_.router, layer) : weight_name(weight, layer), layer);
       case Role::ffn_gate:  // the first of three, which are planned together
         return fused() ? add_stacked(layer) : add_experts(layer);
       case Role::shared_ffn_gate:
+        if (base_.is_mixture()) return add_of_base(weight.role, layer);
         if (!moe_.models.shared_experts.empty()) add_shared_expert(layer);
         return;
-      case Role::ffn_up:
-      case Role::ffn_down:
       case Role::shared_ffn_up:
       case Role::shared_ffn_down:
+        if (base_.is_mixture()) add_of_base(weight.role, layer);
+        return;
+      case Role::shared_router:
+        return base_.is_mixture() ? add_of_base(weight.role, layer)
+                                  : add_shared_router(weight_name(weight, layer), layer);
+      case Role::ffn_up:
+      case Role::ffn_down:
       case Role::ignored:
         return;
       default:
@@ -79,37 +84,66 @@ class Steps {
   }
 
   void add_zeros(std::string name, Shape shape) {
-    const TensorSpec spec = {std::move(name), moe_.dtype, std::move(shape)};
-    const auto size = static_cast<size_t>(spec.elements());
-    moe_.plan.steps.push_back(
-        {spec, Fill{"zeros: the base has no such bias", [size] { return std::vector<float>(size); }}});
+    const auto size = static_cast<size_t>(shape[0]);
+    add_fill(std::move(name), std::move(shape), "zeros: the base has no such bias",
+             [size] { return std::vector<float>(size); });
   }
 
-  void add_router(std::string name, int64_t layer, int64_t first, int64_t rows) {
-    const int64_t hidden = base_.config.hidden;
-    const auto compute = [gates = moe_.gates, layer, first, rows, hidden] {
-      const GateTable& table = gates->get();
-      const float* values = table.row(layer, first).data();
-      return std::vector<float>(values, values + rows * hidden);
-    };
-    moe_.plan.steps.push_back({{std::move(name), moe_.dtype, {rows, hidden}},
-                               Fill{fmt::format("router, gate_mode {}", moe_.gate_mode->name), compute}});
+  void add_fill(std::string name, Shape shape, std::string description,
+                std::function<std::vector<float>()> compute) {
+    moe_.plan.steps.push_back(
+        {{std::move(name), moe_.dtype, std::move(shape)}, Fill{std::move(description), std::move(compute)}});
   }
+
+  void add_router(std::string name, int64_t layer) {
+    const StoredTensor* old_rows = base_.is_mixture() ? &base_.tensor(Role::router, layer) : nullptr;
+    const int64_t added = std::ssize(moe_.models.experts);
+    std::string how = gate_mode();
+    if (old_rows) how = fmt::format("{}: {} + {}", place_of(*old_rows).string(), old_rows->spec.name, how);
+    add_fill(std::move(name), {experts(), base_.config.hidden}, std::move(how),
+             [gates = moe_.gates, layer, old_rows, added] {
+               return router_rows(old_rows, gates->get(), added, layer);
+             });
+  }
+
+  // The rows of the shared experts come after those of the others.
+  void add_shared_router(std::string name, int64_t layer) {
+    const int64_t first = std::ssize(moe_.models.experts), rows = std::ssize(moe_.models.shared_experts);
+    add_fill(std::move(name), {rows, base_.config.hidden}, gate_mode(),
+             [gates = moe_.gates, layer, first, rows] {
+               const GateTable& table = gates->get();
+               const float* values = table.row(layer, first).data();
+               return std::vector<float>(values, values + rows * table.hidden);
+             });
+  }
+
+  std::string gate_mode() const { return fmt::format("router, gate_mode {}", moe_.gate_mode->name); }
 
   // The random stream of an expert's weight has its per-expert name in either layout, so that both hold equal
   // values.
-  Part part(const Model& model, const ExpertConfig& config, int64_t group, Role role, Role source,
-            int64_t layer) const {
-    return {.source = &model.tensor(source, layer),
-            .group = group,
-            .noise_stream = weight_name(weight_for(family_, role), layer, group),
-            .noise_scale = config.noise_scale,
-            .residual_scale = source == Role::ffn_down ? config.residual_scale : 1.0};
+  Part part(Role role, int64_t layer, int64_t expert) const {
+    const ExpertSource& source = experts_[static_cast<size_t>(expert)];
+    const StoredTensor& tensor = source.model->tensor(role, layer, source.expert);
+    if (!source.config) return {.source = &tensor, .group = kBaseGroup, .noise_stream = {}};
+    return changed(tensor, *source.config, expert - moe_.models.kept_experts(),
+                   weight_name(weight_for(family_, role), layer, expert), role == Role::ffn_down);
   }
 
-  Part part(Role role, int64_t layer, int64_t expert) const {
-    const auto e = static_cast<size_t>(expert);
-    return part(*moe_.models.experts[e], moe_.config.experts[e], expert, role, role, layer);
+  // choose_output() has seen to it that there is no more than one.
+  Part shared_part(Role role, int64_t layer) const {
+    const Role source = in_source(role);
+    return changed(moe_.models.shared_experts.front()->tensor(source, layer),
+                   moe_.config.shared_experts.front(), kFirstSharedGroup,
+                   weight_name(weight_for(family_, role), layer), source == Role::ffn_down);
+  }
+
+  static Part changed(const StoredTensor& tensor, const ExpertConfig& config, int64_t group,
+                      std::string stream, bool is_down) {
+    return {.source = &tensor,
+            .group = group,
+            .noise_stream = std::move(stream),
+            .noise_scale = config.noise_scale,
+            .residual_scale = is_down ? config.residual_scale : 1.0};
   }
 
   void add_experts(int64_t layer) {
@@ -131,12 +165,10 @@ class Steps {
     add(fill_name(stacked_.down, layer), {experts(), hidden, ffn}, std::move(down));
   }
 
-  // choose_output() has seen to it that there is no more than one.
   void add_shared_expert(int64_t layer) {
     std::vector<Part> parts;
     for (const Role role : {Role::shared_ffn_gate, Role::shared_ffn_up, Role::shared_ffn_down})
-      parts.push_back(part(*moe_.models.shared_experts.front(), moe_.config.shared_experts.front(),
-                           kFirstSharedGroup, role, in_source(role), layer));
+      parts.push_back(shared_part(role, layer));
     const int64_t hidden = base_.config.hidden, ffn = base_.config.ffn;
     if (fused() && !stacked_.shared_gate_up.empty()) {
       add(fill_name(stacked_.shared_gate_up, layer), {2 * ffn, hidden}, {parts[0], parts[1]});
@@ -152,6 +184,7 @@ class Steps {
   MoePlan& moe_;
   const Model& base_;
   const Architecture& family_;  // of the output
+  const std::vector<ExpertSource> experts_;
   const StackedLayout& stacked_;
 };
 

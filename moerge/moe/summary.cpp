@@ -6,6 +6,8 @@
 
 #include "moerge/base/file.h"
 #include "moerge/formats/sink.h"
+#include "moerge/model/mixture.h"
+#include "moerge/moe/grow.h"
 
 namespace moerge {
 namespace {
@@ -55,23 +57,51 @@ std::string human_count(int64_t count) {
   return fmt::format("{:.{}f}{}", value, unit == 0 ? 0 : 1, kUnits[unit]);
 }
 
+Json tensors_json(const Plan& plan, int64_t max_shard_bytes) {
+  Json tensors = Json::array();
+  const std::vector<TensorSpec> specs = plan.specs();
+  for (const Shard& shard : plan_shards(specs, max_shard_bytes))
+    for (const size_t i : shard.tensors)
+      tensors.push_back({{"name", specs[i].name},
+                         {"dtype", std::string(info(specs[i].dtype).torch)},
+                         {"shape", specs[i].shape},
+                         {"file", shard.file},
+                         {"from", describe_sources(plan.steps[i])}});
+  return tensors;
+}
+
+Json bytes_json(const PlanTotals& totals) {
+  return {{"total", totals.bytes},
+          {"copied", totals.copied},
+          {"converted", totals.converted},
+          {"computed", totals.computed}};
+}
+
+std::string written_text(const Plan& plan, int64_t max_shard_bytes) {
+  const PlanTotals totals = plan.totals();
+  const size_t files = plan_shards(plan.specs(), max_shard_bytes).size();
+  return fmt::format("{} in {} file{}: {} copied, {} converted, {} computed", human_bytes(totals.bytes),
+                     files, files == 1 ? "" : "s", human_bytes(totals.copied), human_bytes(totals.converted),
+                     human_bytes(totals.computed));
+}
+
 std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes) {
-  const PlanTotals totals = moe.plan.totals();
-  const size_t files = plan_shards(moe.plan.specs(), max_shard_bytes).size();
   const int64_t layers = moe.models.base->config.layers;
-  std::string out = fmt::format(
-      "{}: {} layers, {} expert{}, {} per token, {} parameters ({} active), {}\n", moe.output->name, layers,
-      moe.models.experts.size(), moe.models.experts.size() == 1 ? "" : "s", moe.config.experts_per_token,
-      human_count(moe.total_parameters), human_count(moe.active_parameters), info(moe.dtype).torch);
+  std::string out = fmt::format("{}: {} layers, {}, {} per token, {} parameters ({} active), {}\n",
+                                moe.output->name, layers, describe_experts(moe.models),
+                                moe.config.experts_per_token, human_count(moe.total_parameters),
+                                human_count(moe.active_parameters), info(moe.dtype).torch);
   const Share base = share_of(moe, kBaseGroup);
-  out += fmt::format("  base      {}: attention, norms, embeddings ({} tensors, {})\n", moe.models.base->name,
-                     base.tensors, human_bytes(base.bytes));
+  const int64_t kept = moe.models.kept_experts();
+  out +=
+      fmt::format("  base      {}: attention, norms, embeddings{} ({} tensors, {})\n", moe.models.base->name,
+                  kept > 0 ? ", " + count_experts(kept) : "", base.tensors, human_bytes(base.bytes));
   for (size_t e = 0; e < moe.models.experts.size(); e++) {
     const ExpertConfig& expert = moe.config.experts[e];
     const Share share = share_of(moe, static_cast<int64_t>(e));
-    out += fmt::format("  expert {}  {}: FFN of every layer ({} tensors, {}), {}{}\n", e,
-                       moe.models.experts[e]->name, share.tensors, human_bytes(share.bytes),
-                       describe_prompts(expert), describe_changes(expert));
+    out += fmt::format("  expert {}  {}: FFN of every layer ({} tensors, {}), {}{}\n",
+                       kept + static_cast<int64_t>(e), moe.models.experts[e]->name, share.tensors,
+                       human_bytes(share.bytes), describe_prompts(expert), describe_changes(expert));
   }
   for (size_t e = 0; e < moe.models.shared_experts.size(); e++) {
     const ExpertConfig& expert = moe.config.shared_experts[e];
@@ -83,48 +113,32 @@ std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes) {
   out += fmt::format("  routers   gate_mode {}: {}", moe.gate_mode->name, moe.gate_mode->summary);
   if (moe.prompt_tokens > 0) out += fmt::format(" ({} prompts, {} tokens)", moe.prompts, moe.prompt_tokens);
   if (moe.chat_template) out += fmt::format("\n  chat      template {}", moe.chat_template->origin);
-  out += fmt::format("\n  written   {} in {} file{}: {} copied, {} converted, {} computed",
-                     human_bytes(totals.bytes), files, files == 1 ? "" : "s", human_bytes(totals.copied),
-                     human_bytes(totals.converted), human_bytes(totals.computed));
-  return out;
+  return out + "\n  written   " + written_text(moe.plan, max_shard_bytes);
 }
 
 Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
-  const PlanTotals totals = moe.plan.totals();
   const auto list = [](const std::vector<const Model*>& models) {
     Json out = Json::array();
     for (const Model* model : models)
       out.push_back({{"source_model", model->name}, {"folder", model->path.string()}});
     return out;
   };
-  Json tensors = Json::array();
-  const std::vector<TensorSpec> specs = moe.plan.specs();
-  for (const Shard& shard : plan_shards(specs, max_shard_bytes))
-    for (const size_t i : shard.tensors)
-      tensors.push_back({{"name", specs[i].name},
-                         {"dtype", std::string(info(specs[i].dtype).torch)},
-                         {"shape", specs[i].shape},
-                         {"file", shard.file},
-                         {"from", describe_sources(moe.plan.steps[i])}});
   return {
       {"architecture", std::string(moe.output->architecture->class_name)},
       {"dtype", std::string(info(moe.dtype).torch)},
       {"gate_mode", std::string(moe.gate_mode->name)},
       {"base_model", {{"source_model", moe.models.base->name}, {"folder", moe.models.base->path.string()}}},
+      {"kept_experts", moe.models.kept_experts()},
       {"experts", list(moe.models.experts)},
       {"shared_experts", list(moe.models.shared_experts)},
       {"parameters", {{"total", moe.total_parameters}, {"active", moe.active_parameters}}},
-      {"bytes",
-       {{"total", totals.bytes},
-        {"copied", totals.copied},
-        {"converted", totals.converted},
-        {"computed", totals.computed}}},
+      {"bytes", bytes_json(moe.plan.totals())},
       {"chat_template", moe.chat_template
                             ? Json{{"from", moe.chat_template->origin}, {"template", moe.chat_template->text}}
                             : Json(nullptr)},
       {"warnings", moe.warnings},
       {"config", moe.model_config},
-      {"tensors", std::move(tensors)}};
+      {"tensors", tensors_json(moe.plan, max_shard_bytes)}};
 }
 
 }  // namespace moerge

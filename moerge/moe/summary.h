@@ -15,6 +15,12 @@ std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes);
 /// The same for scripts, every tensor included.
 Json plan_json(const MoePlan& moe, int64_t max_shard_bytes);
 
+/// Its "tensors" and "bytes": every tensor with type, shape, file and sources; bytes by how they come about.
+Json tensors_json(const Plan& plan, int64_t max_shard_bytes);
+Json bytes_json(const PlanTotals& totals);
+/// "12 MB in 1 file: 12 MB copied, 0 B converted, 0 B computed".
+std::string written_text(const Plan& plan, int64_t max_shard_bytes);
+
 /// "24.2B", "1.0M".
 std::string human_count(int64_t count);
 

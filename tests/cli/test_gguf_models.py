@@ -337,7 +337,8 @@ def reshape(name, shape):
 
 
 @rows({
-    "a mixture": (metadata(llama__expert_count=(U32, 8)), 2, "a mixture of 8 experts already"),
+    "a mixture without experts": (metadata(llama__expert_count=(U32, 8), llama__expert_used_count=(U32, 2)), 2,
+                                  'tensor "blk.0.ffn_gate.weight" is not part of a mixtral model with this metadata'),
     "other family": (metadata(general__architecture=(STRING, "gemma3")), 2,
                      'model_type "gemma3" is not supported (supported: llama, mistral, qwen2, qwen3, '),
     "family with an escape": (metadata(general__architecture=(STRING, "\x1b]0;x\x07")), 2, 'model_type "\\x1b]0;x\\x07"'),

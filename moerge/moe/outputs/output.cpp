@@ -9,6 +9,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/suggest.h"
 #include "moerge/moe/gates/gate.h"
+#include "moerge/moe/outputs/grown.h"
 #include "moerge/moe/outputs/list.h"
 
 namespace moerge {
@@ -25,10 +26,12 @@ std::string lowercase(std::string_view text) {
   return out;
 }
 
-// `wanted` in lower case. The class name with its suffix is what config.json says.
-bool is_named(const OutputArchitecture& output, const std::string& wanted) {
-  return lowercase(output.name).starts_with(wanted) || output.architecture->model_type == wanted ||
-         lowercase(output.architecture->class_name) == wanted;
+// A Mixtral's expert is a Mistral's FFN as well as a Llama's; as a model of its own it had to be called one
+// of them.
+bool goes_with(const Model& model, const Model& base) {
+  const std::string &a = model.config.model_type, &b = base.config.model_type;
+  const auto is_llama = [](const std::string& type) { return type == "llama" || type == "mistral"; };
+  return a == b || ((model.origin || base.origin) && is_llama(a) && is_llama(b));
 }
 
 std::vector<const Model*> all_models(const MoeModels& models) {
@@ -43,7 +46,7 @@ std::string why_not_these_types(const OutputArchitecture& output, const MoeModel
     if (std::ranges::find(output.inputs, model->config.model_type) == output.inputs.end())
       return fmt::format("{} takes {} models, and \"{}\" is a {} model", output.name,
                          fmt::join(output.inputs, " or "), model->name, model->config.model_type);
-    if (model->config.model_type != models.base->config.model_type && !allow_mixed)
+    if (!goes_with(*model, *models.base) && !allow_mixed)
       return fmt::format(
           "\"{}\" is a {} model and the base model \"{}\" a {} model; pass --allow-crimes to combine them "
           "all the same",
@@ -105,6 +108,12 @@ std::string why_not_this_base(const OutputArchitecture& output, const Model& bas
 
 std::span<const OutputArchitecture* const> output_architectures() { return kOutputs; }
 
+bool matches_name(const OutputArchitecture& output, std::string_view wanted) {
+  const std::string name = lowercase(wanted);
+  return lowercase(output.name).starts_with(name) || output.architecture->model_type == name ||
+         lowercase(output.architecture->class_name) == name;
+}
+
 std::string why_not(const OutputArchitecture& output, const MoeModels& models, const MoeConfig& config,
                     bool allow_mixed) {
   std::string reason = why_not_these_types(output, models, allow_mixed);
@@ -114,13 +123,14 @@ std::string why_not(const OutputArchitecture& output, const MoeModels& models, c
 }
 
 const OutputArchitecture& choose_output(const MoeModels& models, const MoeConfig& config, bool allow_mixed) {
-  const std::string wanted = lowercase(config.architecture);
+  if (models.base->is_mixture()) return choose_grown_output(models, config, allow_mixed);
   std::string reasons;
   std::vector<std::string_view> names;
-  bool known = wanted.empty();
+  const bool any = config.architecture.empty();
+  bool known = any;
   for (const OutputArchitecture* output : kOutputs) {
     names.push_back(output->name);
-    if (wanted.empty() ? output->by_request_only : !is_named(*output, wanted)) continue;
+    if (any ? output->by_request_only : !matches_name(*output, config.architecture)) continue;
     known = true;
     const std::string reason = why_not(*output, models, config, allow_mixed);
     if (reason.empty()) return *output;

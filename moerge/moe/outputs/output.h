@@ -21,6 +21,9 @@ struct MoeModels {
   const Model* base;
   std::vector<const Model*> experts;  // one an expert; the same model may appear twice
   std::vector<const Model*> shared_experts;
+
+  /// Experts that the base has already, being a mixture.
+  int64_t kept_experts() const { return base->config.experts; }
 };
 
 struct OutputArchitecture {
@@ -49,12 +52,16 @@ struct OutputArchitecture {
 
 std::span<const OutputArchitecture* const> output_architectures();
 
+/// Whether `architecture:` of a YAML means this family: the beginning of its name, its model_type or its
+/// class name, in any case.
+bool matches_name(const OutputArchitecture& output, std::string_view wanted);
+
 /// Why these models cannot become this family, as a sentence; empty when they can. `allow_mixed`: models of
 /// different accepted types may be combined (--allow-crimes).
 std::string why_not(const OutputArchitecture& output, const MoeModels& models, const MoeConfig& config,
                     bool allow_mixed);
 
-/// The family that `architecture:` names (its beginning is enough, or a model_type), or the first that fits.
+/// The family that `architecture:` names, or the first that fits; of a base that is a mixture, its own.
 /// Throws unsupported with a sentence per family.
 const OutputArchitecture& choose_output(const MoeModels& models, const MoeConfig& config, bool allow_mixed);
 

@@ -1,0 +1,113 @@
+// moerge extract MODEL OUT --expert N: arguments, and the order in which things happen.
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "moerge/base/error.h"
+#include "moerge/base/file.h"
+#include "moerge/base/progress.h"
+#include "moerge/cli/arguments.h"
+#include "moerge/cli/command.h"
+#include "moerge/cli/folder_flags.h"
+#include "moerge/cli/moe_source.h"
+#include "moerge/moe/card.h"
+#include "moerge/moe/extract.h"
+
+namespace moerge {
+namespace {
+
+struct Arguments : FolderFlags {
+  std::string model, expert;
+};
+
+void add_flags(CLI::App& app, Arguments& a) {
+  app.add_option("MODEL", a.model,
+                 "a mixture: folder, GGUF file or model in the Hugging Face cache; MODEL#expert=3 says which "
+                 "as well")
+      ->required();
+  app.add_option("OUT", a.out, "folder to write the dense model to")->required();
+  app.add_option("--expert", a.expert,
+                 "which one: 0, 1, ..., or \"shared\" for what every token passes through")
+      ->group("What is extracted");
+  add_file_flags(app, a, "mixture");
+  add_thread_flag(app, a);
+  add_report_flags(app, a);
+}
+
+int64_t parse_expert(const std::string& text) {
+  if (text == "shared") return kSharedExpert;
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size() && value >= 0) return value;
+  fail(ErrorKind::usage, "--expert {}: an expert's number (0, 1, ...) or \"shared\" is expected", text);
+}
+
+// The model's place, and its name with the expert in it.
+std::pair<std::string, ModelLocation> find_expert(const Arguments& a) {
+  ModelLocation location = resolve_model(a.model, {}, environment_of({.cache = a.cache}));
+  if (location.expert && a.expert.empty()) return {a.model, location};
+  if (a.expert.empty())
+    fail(ErrorKind::usage, "which expert of \"{}\"? --expert 0 takes the first one", a.model);
+  const int64_t expert = parse_expert(a.expert);
+  if (location.expert && location.expert != expert)
+    fail(ErrorKind::usage, "\"{}\" names another expert than --expert {}: say it once", a.model, a.expert);
+  if (location.expert) return {a.model, location};
+  location.expert = expert;
+  return {a.model + (expert == kSharedExpert ? "#shared_expert" : fmt::format("#expert={}", expert)),
+          location};
+}
+
+// Names of folders need not be UTF-8; JSON must be.
+std::string json_text(const ExtractPlan& extract, const BuildOptions& options) {
+  return extract_json(extract, options.max_shard_bytes).dump(2, ' ', false, Json::error_handler_t::replace) +
+         "\n";
+}
+
+std::string dry_run_text(const ExtractPlan& extract, const BuildOptions& options, bool every_step) {
+  std::string out = extract_text(extract, options.max_shard_bytes) + "\n";
+  if (every_step)
+    for (const Step& step : extract.plan.steps) out += "  " + describe(step) + "\n";
+  return printable(out) + "nothing was written (--dry-run)\n";
+}
+
+}  // namespace
+
+int run_extract(std::string_view program, const std::vector<std::string>& arguments) {
+  Arguments a;
+  CLI::App app(
+      "Takes one expert out of a mixture: a dense model with that expert's FFN in every layer and everything "
+      "else (attention,\nnorms, embeddings) as the mixture has it. Of a mixture that moerge made of dense "
+      "models: one of them, on the base's\nattention; expert 0 of a MoE whose base is its first expert is "
+      "that model again, bit for bit.\n\n"
+      "examples:  moerge extract mistralai/Mixtral-8x7B-v0.1 mixtral-expert-3 --expert 3\n"
+      "           moerge extract merge code-model --expert 1 --verify\n"
+      "           moerge extract qwen-moe.Q8_0.gguf shared --expert shared\n",
+      std::string(program));
+  add_flags(app, a);
+  if (!parse_arguments(app, arguments, program)) return 0;
+  Reporter reporter(a.level());
+  const BuildOptions options = a.build_options();
+  check_output_folder(options.out, options.overwrite);
+  const auto [name, location] = find_expert(a);
+  const ExtractPlan extract = plan_extract(name, location);
+  for (const std::string& warning : extract.warnings) reporter.warning(warning);
+  check_folder(extract.plan, {extract.model.get()}, options);
+  if (a.dry_run) {
+    print_result(a.json ? json_text(extract, options) : dry_run_text(extract, options, a.verbosity > 0));
+    return 0;
+  }
+  reporter.info(extract_text(extract, options.max_shard_bytes));
+  for (const Step& step : extract.plan.steps) reporter.detail("  " + describe(step));
+  write_model_folder({.plan = extract.plan,
+                      .config = extract.model->config.raw,
+                      .tokenizer = *extract.model,
+                      .card = expert_card(extract, folder_name(options.out))},
+                     options, {}, reporter);
+  if (a.json) print_result(json_text(extract, options));
+  reporter.info(fmt::format(
+      "{} is ready: load it with transformers, vLLM or llama.cpp's convert_hf_to_gguf.py", a.out));
+  return 0;
+}
+
+}  // namespace moerge

@@ -1,0 +1,52 @@
+#include "moerge/cli/folder_flags.h"
+
+#include "moerge/cli/arguments.h"
+
+namespace moerge {
+
+BuildOptions FolderFlags::build_options() const {
+  return {.out = out,
+          .overwrite = overwrite,
+          .copy_tokenizer = copy_tokenizer,
+          .write_card = write_card,
+          .verify = verify,
+          .max_shard_bytes = parse_size(shard_size, "--out-shard-size"),
+          .threads = threads};
+}
+
+Verbosity FolderFlags::level() const {
+  return quiet ? Verbosity::quiet : verbosity > 0 ? Verbosity::verbose : Verbosity::normal;
+}
+
+void add_file_flags(CLI::App& app, FolderFlags& flags, const std::string& tokenizer) {
+  const std::string files = "Files";
+  app.add_option("--out-shard-size", flags.shard_size, "bytes per file: 5B, 500M, 200k (B is 10^9) (5B)")
+      ->group(files);
+  app.add_flag("--overwrite", flags.overwrite, "replace a model that OUT holds")->group(files);
+  app.add_flag("--copy-tokenizer,!--no-copy-tokenizer", flags.copy_tokenizer,
+               "copy the " + tokenizer + "'s tokenizer (on)")
+      ->group(files);
+  app.add_flag("--write-model-card,!--no-write-model-card", flags.write_card, "write README.md (on)")
+      ->group(files);
+  app.add_flag("--verify", flags.verify, "reopen the result and compare every tensor with its source")
+      ->group(files);
+  app.add_option("--transformers-cache", flags.cache,
+                 "look for models here instead of the Hugging Face cache")
+      ->group(files);
+}
+
+void add_thread_flag(CLI::App& app, FolderFlags& flags) {
+  app.add_option("-j,--threads,--num-threads", flags.threads, "threads (all cores)")
+      ->check(CLI::Range(1, 1024))
+      ->group(kWorkGroup);
+}
+
+void add_report_flags(CLI::App& app, FolderFlags& flags) {
+  const std::string report = "What is reported";
+  app.add_flag("--dry-run", flags.dry_run, "check everything, print the plan, write nothing")->group(report);
+  app.add_flag("--json", flags.json, "print the plan as JSON on stdout")->group(report);
+  app.add_flag("--quiet,!--no-quiet", flags.quiet, "warnings and errors only")->group(report);
+  app.add_flag("-v,--verbose", flags.verbosity, "say more")->group(report);
+}
+
+}  // namespace moerge

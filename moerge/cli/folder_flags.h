@@ -1,0 +1,31 @@
+#pragma once
+// Flags of the commands that write a model folder.
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "moerge/base/parallel.h"
+#include "moerge/moe/model_folder.h"
+
+namespace moerge {
+
+struct FolderFlags {
+  std::string out, shard_size = "5B", cache;
+  int threads = default_threads(), verbosity = 0;
+  bool copy_tokenizer = true, write_card = true;
+  bool quiet = false, dry_run = false, json = false, overwrite = false, verify = false;
+
+  /// Throws usage when a size makes no sense.
+  BuildOptions build_options() const;
+  Verbosity level() const;
+};
+
+/// The groups "Files", "How the work is done" (threads only) and "What is reported". `tokenizer`: whose, for
+/// the help.
+void add_file_flags(CLI::App& app, FolderFlags& flags, const std::string& tokenizer);
+void add_thread_flag(CLI::App& app, FolderFlags& flags);
+void add_report_flags(CLI::App& app, FolderFlags& flags);
+
+inline constexpr const char* kWorkGroup = "How the work is done";
+
+}  // namespace moerge
