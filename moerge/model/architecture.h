@@ -65,9 +65,10 @@ struct ExpertKeys {
   int64_t default_ffn;                // 0: the key must be there
   const char* shared_ffn = nullptr;   // width of the shared expert; null: no such key
   int64_t default_shared_ffn = 0;
-  const char* shared_count =
-      nullptr;                     // how many shared experts, each as wide as the others; null: no such key
-  bool always_normalised = false;  // the chosen experts' weights sum to 1; else norm_topk_prob says so
+  const char* shared_count = nullptr;  // of shared experts, each as wide as the others; null: no such key
+  bool always_normalised = false;      // the chosen experts' weights sum to 1; else norm_topk_prob says so
+  bool never_single = false;           // but a single one is left as the router has it
+  const char* scale = nullptr;         // factor on the chosen experts' weights; null: no such key
 };
 
 /// How a mixture is stored otherwise: all experts of a layer in two tensors (the layout that transformers 5

@@ -170,7 +170,8 @@ void read_mixture(const Json& json, const Mixture& mixture, const Reader& reader
     config.shared_ffn = count * config.ffn;
   }
   config.normalised = keys.always_normalised || reader.flag("norm_topk_prob");
-  config.routed_scale = reader.positive("routed_scaling_factor", 1.0);
+  if (keys.never_single && config.experts_per_token == 1) config.normalised = false;
+  if (keys.scale) config.routed_scale = reader.positive(keys.scale, 1.0);
 }
 
 }  // namespace

@@ -101,6 +101,20 @@ TEST(Architecture, EveryFamilyIsComplete) {
   }
 }
 
+TEST(Mixture, WeightsOfTheChosenExperts) {
+  const auto read = [](const std::string& type, int64_t per_token) {
+    Json json = {{"model_type", type},           {"num_experts_per_tok", per_token}, {"norm_topk_prob", true},
+                 {"routed_scaling_factor", 2.5}, {"num_local_experts", 4},           {"n_routed_experts", 4},
+                 {"moe_intermediate_size", 8}};
+    return parse(json.dump());
+  };
+  EXPECT_TRUE(read("deepseek", 2).normalised);
+  EXPECT_FALSE(read("deepseek", 1).normalised);  // its code leaves a single weight as it is
+  EXPECT_TRUE(read("qwen2_moe", 1).normalised);
+  EXPECT_EQ(read("deepseek", 2).routed_scale, 2.5);
+  EXPECT_EQ(read("mixtral", 2).routed_scale, 1);  // a key that the family does not have
+}
+
 class Weights : public ::testing::Test {
  protected:
   WeightReport check(const std::vector<testing::TinyTensor>& tensors,

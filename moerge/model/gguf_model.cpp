@@ -217,8 +217,11 @@ void add_mixture(Json& json, const Keys& keys, const Family& family, const Exper
   if (const auto dense = keys.integer("leading_dense_block_count")) json["first_k_dense_replace"] = *dense;
   if (names.shared_count) json[names.shared_count] = keys.integer("expert_shared_count").value_or(0);
   if (!names.always_normalised) json["norm_topk_prob"] = family.normalised;
-  if (const auto scale = keys.number("expert_weights_scale"); scale && *scale != 0 && *scale != 1)
-    json["routed_scaling_factor"] = *scale;
+  if (const auto scale = keys.number("expert_weights_scale"); scale && *scale != 0 && *scale != 1) {
+    if (!names.scale)
+      keys.unsupported("expert_weights_scale", "is not 1, which config.json of this family cannot say");
+    json[names.scale] = *scale;
+  }
 }
 
 // The rope_scaling object, or null.
