@@ -22,6 +22,13 @@ Plan plan_checkpoint(const Checkpoint& checkpoint) {
   return plan;
 }
 
+// The model's part of a name on the Hub, or the folder's own name.
+std::string short_name(const fs::path& folder, const std::string& hub_name) {
+  if (!hub_name.empty()) return hub_name.substr(hub_name.find('/') + 1);
+  const fs::path whole = fs::weakly_canonical(folder);
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+}
+
 }  // namespace
 
 bool is_yaml(const fs::path& path) { return path.extension() == ".yaml" || path.extension() == ".yml"; }
@@ -65,11 +72,6 @@ struct OpenSource::State {
 
   void open_model(const std::string& source, const SourceOptions& options) {
     const ModelLocation location = resolve_model(source, {}, environment_of(options));
-    const auto name_of = [](const fs::path& path, const std::string& hub_name) {
-      if (!hub_name.empty()) return hub_name.substr(hub_name.find('/') + 1);
-      const fs::path whole = fs::weakly_canonical(path);
-      return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
-    };
     const bool is_folder = fs::is_directory(location.path);
     if (const auto gguf = is_folder ? find_gguf(location.path) : location.path) {
       name = gguf->stem().string();
@@ -79,7 +81,7 @@ struct OpenSource::State {
     } else {
       folder = fs::weakly_canonical(location.path);
       if (!folder.has_filename()) folder = folder.parent_path();
-      name = name_of(location.path, location.hub_name);
+      name = short_name(location.path, location.hub_name);
       config = read_json(folder / "config.json");
       if (!location.adapter.empty() || location.expert || (config.is_object() && find_quantization(config))) {
         open_as_model(source, location);
@@ -91,7 +93,7 @@ struct OpenSource::State {
     if (model && model->origin)
       name += model->origin->expert == kSharedExpert ? "-shared-expert"
                                                      : fmt::format("-expert-{}", model->origin->expert);
-    if (!location.adapter.empty()) name += "-" + name_of(location.adapter, location.adapter_hub_name);
+    if (!location.adapter.empty()) name += "-" + short_name(location.adapter, location.adapter_hub_name);
   }
 };
 
