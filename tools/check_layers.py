@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks the layers of ARCHITECTURE.md: a folder includes only folders of lower rank, third-party types stop at one folder,
-and files stay readable. Prints each violation and exits 1, or prints nothing and exits 0."""
+no two headers define types of one name (the linker would quietly mix them up), and files stay readable. Prints each violation and exits 1, or prints nothing and exits 0."""
 import pathlib
 import re
 import sys
@@ -17,9 +17,10 @@ BORDERS = [
 ]
 MAX_LINES = 600
 INCLUDE = re.compile(r'^#include [<"]([^>"]+)[>"]')
+TYPE = re.compile(r"^(?:struct|class|enum class) (\w+)[^;]*$")  # a definition, at namespace level
 
 root = pathlib.Path(__file__).resolve().parent.parent
-problems = []
+problems, types = [], {}
 for path in sorted((root / "moerge").rglob("*.[hc]*")):
     if path.suffix not in (".h", ".cpp"):
         continue
@@ -29,6 +30,10 @@ for path in sorted((root / "moerge").rglob("*.[hc]*")):
     if len(lines) > MAX_LINES:
         problems.append(f"{where}: {len(lines)} lines, at most {MAX_LINES}")
     for number, line in enumerate(lines, 1):
+        if path.suffix == ".h" and folder != "testing" and (defined := TYPE.match(line)):
+            first = types.setdefault(defined.group(1), where)
+            if first != where:
+                problems.append(f"{where}:{number}: {first} has a type {defined.group(1)} as well")
         found = INCLUDE.match(line)
         if not found:
             continue

@@ -31,7 +31,7 @@ class MixtureLayer {
   bool run() {
     read_router();
     if (!std::ranges::all_of(logits_, [](float value) { return std::isfinite(value); })) return false;
-    const std::vector<ExpertTokens> routes = route_tokens(logits_, config_);
+    const std::vector<RoutedTokens> routes = route_tokens(logits_, config_);
     std::vector<int64_t> chosen;
     for (int64_t expert = 0; expert < config_.experts; expert++)
       if (!routes[static_cast<size_t>(expert)].tokens.empty()) chosen.push_back(expert);
@@ -53,7 +53,7 @@ class MixtureLayer {
   void read_router();
   void add_shared();
   /// states += weight * ffn(normed) for some tokens, with the weights of `roles` (gate, up, down).
-  void add(std::span<const Role, 3> roles, const ExpertTokens& part);
+  void add(std::span<const Role, 3> roles, const RoutedTokens& part);
 
   const Workbench& bench_;
   const ModelConfig& config_;
@@ -95,14 +95,14 @@ void MixtureLayer::read_router() {
 }
 
 void MixtureLayer::add_shared() {
-  ExpertTokens all = {std::vector<int64_t>(static_cast<size_t>(tokens_)), std::move(shared_shares_)};
+  RoutedTokens all = {std::vector<int64_t>(static_cast<size_t>(tokens_)), std::move(shared_shares_)};
   std::iota(all.tokens.begin(), all.tokens.end(), int64_t{0});
   bench_.weights.load(layer_, kSharedRoles);
   add(kSharedRoles, all);
   bench_.weights.release();
 }
 
-void MixtureLayer::add(std::span<const Role, 3> roles, const ExpertTokens& part) {
+void MixtureLayer::add(std::span<const Role, 3> roles, const RoutedTokens& part) {
   const auto row = [&](auto& rows, int64_t token) {
     return std::span(rows).subspan(static_cast<size_t>(token) * hidden_, hidden_);
   };
@@ -131,10 +131,10 @@ void MixtureLayer::add(std::span<const Role, 3> roles, const ExpertTokens& part)
 
 }  // namespace
 
-std::vector<ExpertTokens> route_tokens(std::span<const float> logits, const ModelConfig& config) {
+std::vector<RoutedTokens> route_tokens(std::span<const float> logits, const ModelConfig& config) {
   const auto experts = static_cast<size_t>(config.experts);
   const auto chosen = static_cast<std::ptrdiff_t>(config.experts_per_token);
-  std::vector<ExpertTokens> out(experts);
+  std::vector<RoutedTokens> out(experts);
   std::vector<float> shares(experts);
   std::vector<size_t> order(experts);
   for (size_t token = 0; token * experts < logits.size(); token++) {

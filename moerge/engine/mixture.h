@@ -10,7 +10,7 @@
 namespace moerge {
 
 /// The tokens that pass through an expert, in ascending order, and what its output for each is multiplied by.
-struct ExpertTokens {
+struct RoutedTokens {
   std::vector<int64_t> tokens;
   std::vector<float> weights;
 };
@@ -18,7 +18,7 @@ struct ExpertTokens {
 /// Splits tokens between experts: softmax over `logits` (finite, [tokens, config.experts]) in float32, and of
 /// every token the config.experts_per_token largest shares, the lower number first between equal ones; scaled
 /// to a sum of 1 when config.normalised, then multiplied by config.routed_scale. One entry an expert.
-std::vector<ExpertTokens> route_tokens(std::span<const float> logits, const ModelConfig& config);
+std::vector<RoutedTokens> route_tokens(std::span<const float> logits, const ModelConfig& config);
 
 /// The weights outside the experts (shared ones included), to be read ahead.
 std::span<const Role> mixture_layer_roles();

@@ -19,7 +19,7 @@ TEST(RouteTokens, SharesOfTheChosen) {
   ModelConfig config = config_of(4, 2);
   config.normalised = false;
   const std::vector<float> logits = {0, 2, 1, 3, /**/ 1003, 1002, 1001, 1000};
-  std::vector<ExpertTokens> routes = route_tokens(logits, config);
+  std::vector<RoutedTokens> routes = route_tokens(logits, config);
   ASSERT_EQ(routes.size(), 4u);
   EXPECT_EQ(routes[0].tokens, (std::vector<int64_t>{1}));
   EXPECT_EQ(routes[1].tokens, (std::vector<int64_t>{0, 1}));
@@ -37,7 +37,7 @@ TEST(RouteTokens, SharesOfTheChosen) {
 }
 
 TEST(RouteTokens, TheLowerNumberOfEqualOnes) {
-  const std::vector<ExpertTokens> routes =
+  const std::vector<RoutedTokens> routes =
       route_tokens(std::vector<float>{1, 5, 1, 1, 1, /**/ 0, 0, 0, 0, 0}, config_of(5, 3));
   EXPECT_EQ(routes[0].tokens, (std::vector<int64_t>{0, 1}));
   EXPECT_EQ(routes[1].tokens, (std::vector<int64_t>{0, 1}));
@@ -47,12 +47,12 @@ TEST(RouteTokens, TheLowerNumberOfEqualOnes) {
 }
 
 TEST(RouteTokens, ExtremeLogits) {
-  const std::vector<ExpertTokens> routes =
+  const std::vector<RoutedTokens> routes =
       route_tokens(std::vector<float>{-3e38f, 3e38f, 0}, config_of(3, 3));
   EXPECT_EQ(routes[1].weights[0], 1.0f);
   EXPECT_EQ(routes[0].weights[0], 0.0f);
   EXPECT_EQ(routes[2].weights[0], 0.0f);
-  for (const ExpertTokens& route : route_tokens({}, config_of(3, 1))) EXPECT_TRUE(route.tokens.empty());
+  for (const RoutedTokens& route : route_tokens({}, config_of(3, 1))) EXPECT_TRUE(route.tokens.empty());
 }
 
 }  // namespace
