@@ -5,6 +5,7 @@ import json, random
 from harness import rows
 from test_gguf import GgufFile, model as mergeable_model
 from tiny_gguf import tiny_gguf
+from tiny_mixtures import tiny_dense, tiny_mixture
 from tiny_models import Tensor, pack, safetensors_files, tensor, tiny_model, zeros
 from tiny_torch import StateDict, torch_file
 
@@ -279,6 +280,20 @@ def test_adapter_as_a_pickle(case):
     case.write("lora/adapter_model.bin", torch_file(StateDict(adapter.tensors)))
     same_tensors(case.built(config=yaml(case, "base", "one+lora", "two")),
                  case.built(out="out2", config=yaml(case, "base", "one+twin", "two", file="twin.yaml")))
+
+
+def test_adapter_on_an_expert_of_a_mixture(case):
+    """MODEL#expert=1+ADAPTER is that adapter on the expert written as a model of its own."""
+    case.model("mix", tiny_mixture("mix"))
+    case.run("extract", "mix", "alone", "--expert", "1").exits(0)
+    for name in ("base", "two"):
+        case.model(name, tiny_dense(name, "mistral"))
+    Adapter("lora", tiny_dense("base", "mistral")).write(case.path("lora"))
+    lora = case.built("--verify", config=yaml(case, "base", "mix#expert=1+lora", "two"))
+    same_tensors(lora, case.built(out="out2", config=yaml(case, "base", "alone+lora", "two", file="alone.yaml")))
+    plain = case.built(out="out3", config=yaml(case, "base", "mix#expert=1", "two", file="plain.yaml"))
+    name = "model.layers.1.block_sparse_moe.experts.0.w2.weight"
+    assert lora.tensors[name] != plain.tensors[name]
 
 
 @rows({
