@@ -116,6 +116,10 @@ Json parse_json_without(std::string_view skip, std::string_view text, const std:
   return parse(text, where, skip);
 }
 
+std::string json_text(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
 Json read_json(const std::filesystem::path& file, int64_t max_bytes) {
   return parse_json(read_file(file, max_bytes), file.string());
 }

@@ -23,6 +23,10 @@ Json parse_json(std::string_view text, const std::string& where);
 /// keys' order by searching them all for every new one: minutes for a vocabulary of 150,000 tokens.)
 Json parse_json_without(std::string_view skip, std::string_view text, const std::string& where);
 
+/// A document for people and scripts, indented. Texts that are not UTF-8 (names of folders need not be) get
+/// replacement characters; JSON must be.
+std::string json_text(const Json& json);
+
 /// Reads and parses a file of at most `max_bytes`.
 Json read_json(const std::filesystem::path& file, int64_t max_bytes = 4 << 20);
 

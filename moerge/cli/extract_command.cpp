@@ -58,19 +58,6 @@ std::pair<std::string, ModelLocation> find_expert(const Arguments& a) {
           location};
 }
 
-// Names of folders need not be UTF-8; JSON must be.
-std::string json_text(const ExtractPlan& extract, const BuildOptions& options) {
-  return extract_json(extract, options.max_shard_bytes).dump(2, ' ', false, Json::error_handler_t::replace) +
-         "\n";
-}
-
-std::string dry_run_text(const ExtractPlan& extract, const BuildOptions& options, bool every_step) {
-  std::string out = extract_text(extract, options.max_shard_bytes) + "\n";
-  if (every_step)
-    for (const Step& step : extract.plan.steps) out += "  " + describe(step) + "\n";
-  return printable(out) + "nothing was written (--dry-run)\n";
-}
-
 }  // namespace
 
 int run_extract(std::string_view program, const std::vector<std::string>& arguments) {
@@ -94,7 +81,9 @@ int run_extract(std::string_view program, const std::vector<std::string>& argume
   for (const std::string& warning : extract.warnings) reporter.warning(warning);
   check_folder(extract.plan, {extract.model.get()}, options);
   if (a.dry_run) {
-    print_result(a.json ? json_text(extract, options) : dry_run_text(extract, options, a.verbosity > 0));
+    print_result(
+        a.json ? json_text(extract_json(extract, options.max_shard_bytes))
+               : dry_run_text(extract_text(extract, options.max_shard_bytes), extract.plan, a.verbosity > 0));
     return 0;
   }
   reporter.info(extract_text(extract, options.max_shard_bytes));
@@ -104,7 +93,7 @@ int run_extract(std::string_view program, const std::vector<std::string>& argume
                       .tokenizer = *extract.model,
                       .card = expert_card(extract, folder_name(options.out))},
                      options, {}, reporter);
-  if (a.json) print_result(json_text(extract, options));
+  if (a.json) print_result(json_text(extract_json(extract, options.max_shard_bytes)));
   reporter.info(fmt::format(
       "{} is ready: load it with transformers, vLLM or llama.cpp's convert_hf_to_gguf.py", a.out));
   return 0;

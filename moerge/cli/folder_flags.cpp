@@ -49,4 +49,11 @@ void add_report_flags(CLI::App& app, FolderFlags& flags) {
   app.add_flag("-v,--verbose", flags.verbosity, "say more")->group(report);
 }
 
+std::string dry_run_text(const std::string& summary, const Plan& plan, bool every_step) {
+  std::string out = summary + "\n";
+  if (every_step)
+    for (const Step& step : plan.steps) out += "  " + describe(step) + "\n";
+  return printable(out) + "nothing was written (--dry-run)\n";
+}
+
 }  // namespace moerge

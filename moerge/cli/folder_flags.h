@@ -26,6 +26,9 @@ void add_file_flags(CLI::App& app, FolderFlags& flags, const std::string& tokeni
 void add_thread_flag(CLI::App& app, FolderFlags& flags);
 void add_report_flags(CLI::App& app, FolderFlags& flags);
 
+/// What --dry-run prints: the summary of a plan, and its steps where `every_step`.
+std::string dry_run_text(const std::string& summary, const Plan& plan, bool every_step);
+
 inline constexpr const char* kWorkGroup = "How the work is done";
 
 }  // namespace moerge

@@ -263,7 +263,7 @@ int run(const Arguments& a, Reporter& reporter) {
     write_files(a, source, plan, files, options, reporter);
   }
   if (a.json)
-    print_result(json_plan(plan, files).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    print_result(json_text(json_plan(plan, files)));
   else if (a.dry_run) {
     for (const OutputFile& file : files) print_result(printable(describe_file(plan, file)) + "\n");
     print_result("nothing was written (--dry-run)\n");

@@ -214,16 +214,14 @@ std::string expert_text(const std::vector<ExpertLoad>& loads, int64_t tokens) {
   return out;
 }
 
-// Names of files need not be UTF-8; JSON must be.
-std::string json_text(const Arguments& a, const fs::path& out, const Imatrix& imatrix,
-                      const std::vector<ExpertLoad>& loads) {
+Json result_json(const Arguments& a, const fs::path& out, const Imatrix& imatrix,
+                 const std::vector<ExpertLoad>& loads) {
   Json experts = Json::array();
   for (const ExpertLoad& load : loads) experts.push_back({{"layer", load.layer}, {"tokens", load.tokens}});
-  const Json json = {{"file", out.string()},       {"model", a.model},
-                     {"texts", a.texts},           {"tensors", imatrix.tensors.size()},
-                     {"chunks", imatrix.chunks},   {"chunk_size", imatrix.chunk_size},
-                     {"tokens", imatrix.tokens()}, {"experts", experts}};
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return {{"file", out.string()},       {"model", a.model},
+          {"texts", a.texts},           {"tensors", imatrix.tensors.size()},
+          {"chunks", imatrix.chunks},   {"chunk_size", imatrix.chunk_size},
+          {"tokens", imatrix.tokens()}, {"experts", experts}};
 }
 
 }  // namespace
@@ -274,7 +272,7 @@ int run_imatrix(std::string_view program, const std::vector<std::string>& argume
   if (!loads.empty()) reporter.info(expert_text(loads, imatrix.tokens()));
   for (const std::string& warning : load_warnings(loads)) reporter.warning(warning);
   write_importance(out, imatrix, a.texts);
-  if (a.json) print_result(json_text(a, out, imatrix, loads));
+  if (a.json) print_result(json_text(result_json(a, out, imatrix, loads)));
   reporter.info(fmt::format("{} is ready: {} tensors; moerge gguf and llama-quantize take it with --imatrix",
                             out.string(), imatrix.tensors.size()));
   return 0;

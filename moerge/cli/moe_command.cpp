@@ -99,18 +99,6 @@ void report_collisions(const std::vector<Collision>& collisions, const MoePlan& 
         collision.cosine));
 }
 
-// Names of folders need not be UTF-8; JSON must be.
-std::string json_text(const MoePlan& moe, const BuildOptions& options) {
-  return plan_json(moe, options.max_shard_bytes).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
-std::string dry_run_text(const MoePlan& moe, const BuildOptions& options, bool every_step) {
-  std::string out = plan_text(moe, options.max_shard_bytes) + "\n";
-  if (every_step)
-    for (const Step& step : moe.plan.steps) out += "  " + describe(step) + "\n";
-  return printable(out) + "nothing was written (--dry-run)\n";
-}
-
 }  // namespace
 
 int run_moe(std::string_view program, const std::vector<std::string>& arguments) {
@@ -158,13 +146,14 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   // Made for a dry run as well: it has refusals of its own.
   std::unique_ptr<PromptEncoder> encoder = make_encoder(moe, a.how, a.threads);
   if (a.dry_run) {
-    print_result(a.json ? json_text(moe, options) : dry_run_text(moe, options, a.verbosity > 0));
+    print_result(a.json ? json_text(plan_json(moe, options.max_shard_bytes))
+                        : dry_run_text(plan_text(moe, options.max_shard_bytes), moe.plan, a.verbosity > 0));
     return 0;
   }
   reporter.info(plan_text(moe, options.max_shard_bytes));
   for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
   report_collisions(build_moe(moe, options, std::move(encoder), reporter), moe, reporter);
-  if (a.json) print_result(json_text(moe, options));
+  if (a.json) print_result(json_text(plan_json(moe, options.max_shard_bytes)));
   reporter.info(
       fmt::format("{} is ready: load it with transformers{}, vLLM or llama.cpp's convert_hf_to_gguf.py",
                   a.out, moe.output->remote_code ? " (trust_remote_code)" : ""));

@@ -132,10 +132,8 @@ void WeightStream::fill(const Loaded& weight) const {
   const StoredTensor& stored = *weight.stored;
   const DType dtype = stored.spec.dtype;
   if (stored.spec.shape.size() == 1) {
-    std::vector<std::byte> bytes(static_cast<size_t>(stored.spec.bytes()));
     std::vector<float> values(static_cast<size_t>(stored.spec.elements()));
-    read_rows(stored, 0, stored.rows(), bytes);
-    to_f32(dtype, bytes, values);
+    read_row_values(stored, 0, stored.rows(), values);
     ggml_backend_tensor_set(weight.tensor, values.data(), 0, values.size() * sizeof(float));
   } else if (weight.tensor->type == stored_type(dtype) && stored.is_plain()) {
     const auto bytes = stored.view().bytes;

@@ -57,6 +57,12 @@ void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::sp
   }
 }
 
+void read_row_values(const StoredTensor& tensor, int64_t first, int64_t count, std::span<float> values) {
+  std::vector<std::byte> bytes(static_cast<size_t>(count * tensor.row_bytes()));
+  read_rows(tensor, first, count, bytes);
+  to_f32(tensor.spec.dtype, bytes, values);
+}
+
 void release_rows(const StoredTensor& tensor, int64_t first, int64_t count) {
   if (tensor.rows() == 0) return;
   const std::span<const std::byte> stored = tensor.stored_bytes();

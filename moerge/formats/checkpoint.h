@@ -56,6 +56,9 @@ struct Derivation {
 /// that its spec names; `out` holds count * row_bytes().
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out);
 
+/// The same rows in float32. Not for integers, which do not convert.
+void read_row_values(const StoredTensor& tensor, int64_t first, int64_t count, std::span<float> values);
+
 /// Gives back the pages of the file that these rows were read from; about these, where a row is not read from
 /// the one row in its place.
 void release_rows(const StoredTensor& tensor, int64_t first, int64_t count);

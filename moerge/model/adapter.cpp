@@ -229,17 +229,11 @@ void Adapter::check(const std::string& added, const Shape& shape) const {
   }
 }
 
-void read_values(const StoredTensor& tensor, int64_t first, int64_t count, std::span<float> values) {
-  std::vector<std::byte> bytes(static_cast<size_t>(count * tensor.row_bytes()));
-  read_rows(tensor, first, count, bytes);
-  to_f32(tensor.spec.dtype, bytes, values);
-}
-
 // One stored matrix [rows, columns] as [columns, rows], float32. The B of embeddings: hidden x rank numbers.
 std::vector<float> transposed(const StoredTensor& tensor) {
   const auto rows = static_cast<size_t>(tensor.rows()), columns = static_cast<size_t>(tensor.row_elements());
   std::vector<float> values(rows * columns), out(values.size());
-  read_values(tensor, 0, tensor.rows(), values);
+  read_row_values(tensor, 0, tensor.rows(), values);
   for (size_t r = 0; r < rows; r++)
     for (size_t c = 0; c < columns; c++) out[c * rows + r] = values[r * columns + c];
   return out;
@@ -273,7 +267,7 @@ void Product::add_some(int64_t first, int64_t count, std::span<float> values) co
   const int64_t rank = a.rows();
   std::vector<float> factors(static_cast<size_t>(count * rank));
   if (!embedding) {
-    read_values(b, first, count, factors);
+    read_row_values(b, first, count, factors);
     add_low_rank(values, factors, a.view(), scale);
     return;
   }
@@ -320,11 +314,11 @@ StoredTensor Adapter::changed(const StoredTensor& tensor, DType model_dtype) con
   if (change.a || change.tokens) how += how_;
   const auto compute = [weights = weights_, source, product, rows = std::move(rows), tokens = change.tokens](
                            int64_t first, int64_t count, std::span<float> values) {
-    read_values(source, first, count, values);
+    read_row_values(source, first, count, values);
     if (product) product->add_to(first, count, values);
     const int64_t columns = source.row_elements();
     for (auto row = rows.lower_bound(first); row != rows.end() && row->first < first + count; ++row)
-      read_values(
+      read_row_values(
           *tokens, row->second, 1,
           values.subspan(static_cast<size_t>((row->first - first) * columns), static_cast<size_t>(columns)));
   };

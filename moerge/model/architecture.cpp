@@ -37,6 +37,19 @@ bool is_per_layer(Role role) {
   return role != Role::embedding && role != Role::output_norm && role != Role::output;
 }
 
+Role dense_role(Role role) {
+  switch (role) {
+    case Role::shared_ffn_gate:
+      return Role::ffn_gate;
+    case Role::shared_ffn_up:
+      return Role::ffn_up;
+    case Role::shared_ffn_down:
+      return Role::ffn_down;
+    default:
+      return role;
+  }
+}
+
 Shape expected_shape(Role role, const ModelConfig& c) {
   switch (role) {
     case Role::embedding:

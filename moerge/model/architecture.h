@@ -109,6 +109,8 @@ std::span<const Architecture* const> architectures();
 const Architecture* find_architecture(std::string_view model_type);
 
 bool is_per_layer(Role role);
+/// What a shared expert's matrix is in a dense model, ffn_up for shared_ffn_up; any other role is itself.
+Role dense_role(Role role);
 Shape expected_shape(Role role, const ModelConfig& config);
 /// Replaces {layer} and {expert}.
 std::string fill_name(std::string_view name, int64_t layer, int64_t expert = -1);

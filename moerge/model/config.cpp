@@ -239,4 +239,29 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
   return config;
 }
 
+void write_sizes(const ModelConfig& config, bool with_head_dim, Json& out) {
+  out["vocab_size"] = config.vocab;
+  out["hidden_size"] = config.hidden;
+  out["intermediate_size"] = config.ffn;
+  out["num_hidden_layers"] = config.layers;
+  out["num_attention_heads"] = config.heads;
+  out["num_key_value_heads"] = config.kv_heads;
+  if (with_head_dim)
+    out["head_dim"] = config.head_dim;
+  else
+    out.erase("head_dim");
+  out["hidden_act"] = config.activation;
+  out["max_position_embeddings"] = config.max_positions;
+  out["rms_norm_eps"] = config.norm_epsilon;
+  out["tie_word_embeddings"] = config.tied_embeddings;
+}
+
+void write_rope(const RopeConfig& rope, Json& out) {
+  out["rope_theta"] = rope.theta;
+  if (rope.scaling.is_null()) return;
+  out["rope_scaling"] = rope.scaling;
+  // The two kinds that are older than "rope_type": readers of their time look for "type".
+  if (rope.type == "linear" || rope.type == "dynamic") out["rope_scaling"]["type"] = rope.type;
+}
+
 }  // namespace moerge

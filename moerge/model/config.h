@@ -49,6 +49,15 @@ struct ModelConfig {
   std::string source = "config.json";  // what makes these statements, for messages: "its metadata" in GGUF
 };
 
+/// Writes a configuration's sizes, activation and norm into a config.json, since the defaults of another
+/// class are other ones; head_dim only where `with_head_dim` (an explicit null is not understood by every
+/// reader).
+void write_sizes(const ModelConfig& config, bool with_head_dim, Json& out);
+
+/// The same for rope, in the older spelling (rope_theta, rope_scaling), which transformers 4 and 5, vLLM and
+/// llama.cpp all read.
+void write_rope(const RopeConfig& rope, Json& out);
+
 /// Whether a query of this layer sees only the last sliding_window tokens.
 inline bool has_window(const ModelConfig& config, int64_t layer) {
   return config.sliding_window && (config.windowed.empty() || config.windowed[static_cast<size_t>(layer)]);

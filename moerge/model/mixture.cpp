@@ -65,24 +65,11 @@ std::vector<StoredTensor> split_stack(const StoredTensor& tensor, const StackPla
 
 bool is_ffn(Role role) { return role == Role::ffn_gate || role == Role::ffn_up || role == Role::ffn_down; }
 
-Role role_in_dense(Role role) {
-  switch (role) {
-    case Role::shared_ffn_gate:
-      return Role::ffn_gate;
-    case Role::shared_ffn_up:
-      return Role::ffn_up;
-    case Role::shared_ffn_down:
-      return Role::ffn_down;
-    default:
-      return role;
-  }
-}
-
 // Whether a mixture's weight is one of the dense model's.
 bool is_kept(const Weight& weight, int64_t expert) {
   if (weight.role == Role::router || weight.role == Role::shared_router) return false;
   if (is_ffn(weight.role)) return weight.expert == expert;
-  if (is_ffn(role_in_dense(weight.role))) return expert == kSharedExpert;
+  if (is_ffn(dense_role(weight.role))) return expert == kSharedExpert;
   return true;
 }
 
@@ -96,14 +83,6 @@ constexpr const char* kDropped[] = {
     "attention_bias", "mlp_bias", "rope_theta", "rope_parameters", "rope_scaling", "dtype", "torch_dtype",
     // of another class, or of whoever wrote the file
     "auto_map", "transformers_version", "_name_or_path"};
-
-void set_rope(Json& out, const RopeConfig& rope) {
-  out["rope_theta"] = rope.theta;
-  if (rope.scaling.is_null()) return;
-  out["rope_scaling"] = rope.scaling;
-  // The two kinds that are older than "rope_type": readers of their time look for "type".
-  if (rope.type == "linear" || rope.type == "dynamic") out["rope_scaling"]["type"] = rope.type;
-}
 
 // The two families may find the layers that have a window in other ways: they are listed. Where the window is
 // not optional it is a number for all layers, or null.
@@ -190,22 +169,13 @@ Json expert_config_json(const ModelConfig& mixture, const Architecture& architec
     if (key) out.erase(key);
   out["architectures"] = {std::string(dense.class_name)};
   out["model_type"] = std::string(dense.model_type);
-  out["vocab_size"] = mixture.vocab;
-  out["hidden_size"] = mixture.hidden;
-  out["intermediate_size"] = expert == kSharedExpert ? mixture.shared_ffn : mixture.ffn;
-  out["num_hidden_layers"] = mixture.layers;
-  out["num_attention_heads"] = mixture.heads;
-  out["num_key_value_heads"] = mixture.kv_heads;
-  out.erase("head_dim");  // an explicit null is not understood by every reader
-  if (mixture.explicit_head_dim || dense.defaults.head_dim > 0 ||
-      mixture.head_dim * mixture.heads != mixture.hidden)
-    out["head_dim"] = mixture.head_dim;
-  out["hidden_act"] = mixture.activation;
-  out["max_position_embeddings"] = mixture.max_positions;
-  out["rms_norm_eps"] = mixture.norm_epsilon;
-  out["tie_word_embeddings"] = mixture.tied_embeddings;
+  write_sizes(mixture,
+              mixture.explicit_head_dim || dense.defaults.head_dim > 0 ||
+                  mixture.head_dim * mixture.heads != mixture.hidden,
+              out);
+  if (expert == kSharedExpert) out["intermediate_size"] = mixture.shared_ffn;
   if (find_weight(dense, Role::o_bias)) out["attention_bias"] = mixture.attention_bias;
-  set_rope(out, mixture.rope);
+  write_rope(mixture.rope, out);
   set_window(out, mixture, dense);
   if (mixture.dtype) out["torch_dtype"] = std::string(info(*mixture.dtype).torch);
   return out;
@@ -215,7 +185,7 @@ void keep_expert(Checkpoint& checkpoint, const Architecture& architecture, const
                  const Architecture& dense, int64_t expert) {
   std::unordered_map<std::string, std::string> names;  // an empty one: left out
   for (const Weight& weight : list_weights(architecture, mixture, checkpoint)) {
-    const WeightTemplate* target = find_weight(dense, role_in_dense(weight.role));
+    const WeightTemplate* target = find_weight(dense, dense_role(weight.role));
     std::string name = is_kept(weight, expert) && target ? weight_name(*target, weight.layer) : "";
     if (!name.empty() && name != weight.name && checkpoint.find(name))
       fail(ErrorKind::input, "{}: tensor \"{}\" is not part of a {} model", checkpoint.path().string(), name,

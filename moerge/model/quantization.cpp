@@ -4,7 +4,6 @@
 #include <array>
 
 #include "moerge/base/error.h"
-#include "moerge/tensor/convert.h"
 
 namespace moerge {
 namespace {
@@ -120,15 +119,12 @@ struct Scaled {
 };
 
 // int8 has no place among the types that convert; here it does.
-void read_bytes(DType dtype, std::span<const std::byte> bytes, std::span<float> values) {
-  if (dtype != DType::i8) return to_f32(dtype, bytes, values);
-  for (size_t i = 0; i < values.size(); i++) values[i] = static_cast<float>(static_cast<int8_t>(bytes[i]));
-}
-
 void read_values(const StoredTensor& tensor, int64_t first, int64_t count, std::span<float> out) {
+  if (tensor.spec.dtype != DType::i8) return read_row_values(tensor, first, count, out);
   std::vector<std::byte> bytes(static_cast<size_t>(count * tensor.row_bytes()));
   read_rows(tensor, first, count, bytes);
-  read_bytes(tensor.spec.dtype, bytes, out);
+  std::ranges::transform(bytes, out.begin(),
+                         [](std::byte byte) { return static_cast<float>(static_cast<int8_t>(byte)); });
 }
 
 void Scaled::compute(int64_t first, int64_t count, std::span<float> values) const {

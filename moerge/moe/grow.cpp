@@ -6,7 +6,6 @@
 
 #include "moerge/base/error.h"
 #include "moerge/model/mixture.h"
-#include "moerge/tensor/convert.h"
 
 namespace moerge {
 namespace {
@@ -15,14 +14,6 @@ double length_of(std::span<const float> row) {
   double squares = 0;
   for (const float value : row) squares += static_cast<double>(value) * value;
   return std::sqrt(squares);
-}
-
-std::vector<float> read_all(const StoredTensor& tensor) {
-  std::vector<std::byte> bytes(static_cast<size_t>(tensor.spec.bytes()));
-  read_rows(tensor, 0, tensor.rows(), bytes);
-  std::vector<float> values(static_cast<size_t>(tensor.spec.elements()));
-  to_f32(tensor.spec.dtype, bytes, values);
-  return values;
 }
 
 }  // namespace
@@ -47,7 +38,8 @@ std::vector<float> router_rows(const StoredTensor* old_rows, const GateTable& ne
   std::vector<float> out;
   double length = 0;
   if (old_rows) {
-    out = read_all(*old_rows);
+    out.resize(static_cast<size_t>(old_rows->spec.elements()));
+    read_row_values(*old_rows, 0, old_rows->rows(), out);
     for (size_t first = 0; first < out.size(); first += hidden)
       length += length_of(std::span(out).subspan(first, hidden)) / static_cast<double>(old_rows->rows());
     if (!std::isfinite(length))

@@ -9,13 +9,6 @@ namespace {
 
 constexpr Role kFfn[] = {Role::ffn_gate, Role::ffn_up, Role::ffn_down};
 
-// What fills a role of the shared expert.
-Role in_source(Role role) {
-  return role == Role::shared_ffn_gate ? Role::ffn_gate
-         : role == Role::shared_ffn_up ? Role::ffn_up
-                                       : Role::ffn_down;
-}
-
 bool is_bias(Role role) {
   return role == Role::q_bias || role == Role::k_bias || role == Role::v_bias || role == Role::o_bias;
 }
@@ -131,7 +124,7 @@ class Steps {
 
   // choose_output() has seen to it that there is no more than one.
   Part shared_part(Role role, int64_t layer) const {
-    const Role source = in_source(role);
+    const Role source = dense_role(role);
     return changed(moe_.models.shared_experts.front()->tensor(source, layer),
                    moe_.config.shared_experts.front(), kFirstSharedGroup,
                    weight_name(weight_for(family_, role), layer), source == Role::ffn_down);

@@ -10,14 +10,6 @@ constexpr const char* kDropped[] = {
     "torch_dtype",       "transformers_version", "_name_or_path", "layer_types",
     "use_sliding_window"};
 
-void add_rope(Json& out, const RopeConfig& rope) {
-  out["rope_theta"] = rope.theta;
-  if (rope.scaling.is_null()) return;
-  out["rope_scaling"] = rope.scaling;
-  // The two kinds that are older than "rope_type": readers of their time look for "type".
-  if (rope.type == "linear" || rope.type == "dynamic") out["rope_scaling"]["type"] = rope.type;
-}
-
 }  // namespace
 
 Json base_config(const Model& base, const Architecture& output, DType dtype) {
@@ -26,21 +18,8 @@ Json base_config(const Model& base, const Architecture& output, DType dtype) {
   for (const char* key : kDropped) out.erase(key);
   out["architectures"] = {std::string(output.class_name)};
   out["model_type"] = std::string(output.model_type);
-  out["vocab_size"] = config.vocab;
-  out["hidden_size"] = config.hidden;
-  out["intermediate_size"] = config.ffn;
-  out["num_hidden_layers"] = config.layers;
-  out["num_attention_heads"] = config.heads;
-  out["num_key_value_heads"] = config.kv_heads;
-  if (config.head_dim * config.heads != config.hidden || config.explicit_head_dim)
-    out["head_dim"] = config.head_dim;
-  else
-    out.erase("head_dim");  // an explicit null is not understood by every reader
-  out["hidden_act"] = config.activation;
-  out["max_position_embeddings"] = config.max_positions;
-  out["rms_norm_eps"] = config.norm_epsilon;
-  out["tie_word_embeddings"] = config.tied_embeddings;
-  add_rope(out, config.rope);
+  write_sizes(config, config.head_dim * config.heads != config.hidden || config.explicit_head_dim, out);
+  write_rope(config.rope, out);
   out["torch_dtype"] = std::string(info(dtype).torch);
   return out;
 }
