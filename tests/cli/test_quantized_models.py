@@ -1,5 +1,5 @@
 """Checkpoints of 8-bit weights with scales: the values they stand for, and what is refused."""
-import math, random, struct
+import copy, math, random, struct
 
 from harness import rows
 from test_gguf import GgufFile, model as mergeable_model
@@ -32,7 +32,7 @@ def bytes_of(seed, count, finite=0x78):
 def quantised(name, config, dtype, value, grid, suffix="_scale", zero=None, make=tiny_model):
     """The model with 8-bit weights, and what it stands for. `grid`: (rows, columns) -> rows, columns of a block."""
     model, plain = make(name), make(name)
-    model.config["quantization_config"] = config
+    model.config["quantization_config"] = copy.deepcopy(config)  # tests change their own
     for weight in [w for w in model.tensors if w.endswith(QUANTISED)]:
         r, c = model.tensors[weight].shape
         block_r, block_c = grid(r, c)
