@@ -1,4 +1,4 @@
-#include "moerge/engine/mixture.h"
+#include "moerge/model/routing.h"
 
 #include <gtest/gtest.h>
 
@@ -47,11 +47,13 @@ TEST(RouteTokens, TheLowerNumberOfEqualOnes) {
 }
 
 TEST(RouteTokens, ExtremeLogits) {
-  const std::vector<RoutedTokens> routes =
-      route_tokens(std::vector<float>{-3e38f, 3e38f, 0}, config_of(3, 3));
+  std::vector<RoutedTokens> routes = route_tokens(std::vector<float>{-3e38f, 3e38f, 0}, config_of(3, 3));
   EXPECT_EQ(routes[1].weights[0], 1.0f);
-  EXPECT_EQ(routes[0].weights[0], 0.0f);
-  EXPECT_EQ(routes[2].weights[0], 0.0f);
+  EXPECT_TRUE(routes[0].tokens.empty());
+  EXPECT_TRUE(routes[2].tokens.empty());
+  routes = route_tokens(std::vector<float>{-INFINITY, 2, -INFINITY}, config_of(3, 2));
+  EXPECT_EQ(routes[1].weights, (std::vector<float>{1}));
+  EXPECT_TRUE(routes[0].tokens.empty());
   for (const RoutedTokens& route : route_tokens({}, config_of(3, 1))) EXPECT_TRUE(route.tokens.empty());
 }
 
