@@ -74,7 +74,7 @@ void check_model(const Model& model) {
       if (const StoredTensor* stored = find_weight(model, role, layer, expert))
         check_weight(model, *stored, role);
   };
-  for (int64_t layer = 0; layer + 1 < config.layers; layer++) {
+  for (int64_t layer = 0; layer < config.layers; layer++) {
     check(kAttentionRoles, layer);
     check(ffn_roles(config), layer);
     for (int64_t expert = 0; expert < config.experts; expert++) check(expert_roles(), layer, expert);
@@ -226,8 +226,10 @@ struct StreamingDecoder::Impl {
 
   void attend(const Chunk& chunk, int64_t window, std::span<const TokenSequence> sequences,
               std::span<float> states);
-  void feed_forward(std::span<float> states);
-  void feed_forward(int64_t layer, std::span<float> states);
+  void feed_forward(int64_t layer, bool only_router, const PassTaps& taps, std::span<float> states);
+  void in_batches(std::span<float> rows, const std::function<ggml_tensor*(Graph&, ggml_tensor*)>& build);
+  Role head() const;
+  std::vector<float> read_head(std::span<const TokenSequence> sequences, std::span<const float> states);
 };
 
 StreamingDecoder::Impl::Impl(const Model& model_, DecoderOptions options_)
@@ -274,7 +276,7 @@ std::vector<float> StreamingDecoder::Impl::embed(std::span<const TokenSequence> 
       to_f32(stored.spec.dtype, row, {next, hidden});
       next += hidden;
     }
-  stored.file->release(stored.stored_bytes());
+  stored.release();
   return states;
 }
 
@@ -291,7 +293,7 @@ void StreamingDecoder::Impl::refuse_layer(int64_t layer) const {
        model.path.string(), layer, config.dtype == DType::f16 ? ", or its numbers grow beyond float16" : "");
 }
 
-void StreamingDecoder::encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) {
+void StreamingDecoder::encode(std::span<const TokenSequence> sequences, const PassTaps& taps) {
   Impl& m = *impl_;
   m.check_sequences(sequences);
   std::vector<float> states = m.embed(sequences);
@@ -300,9 +302,9 @@ void StreamingDecoder::encode(std::span<const TokenSequence> sequences, const On
   for (int64_t layer = 0; layer < m.config.layers; layer++) {
     check_interrupted();
     m.check_finite(states, layer);
-    on_layer(layer, states);
+    if (taps.entering) taps.entering(layer, states);
     const bool last = layer + 1 == m.config.layers;
-    if (last || states.empty()) continue;
+    if ((last && !taps.router && !taps.leaving) || states.empty()) continue;
 
     m.weights.prefetch(layer, ffn_roles(m.config));
     m.weights.load(layer, kAttentionRoles);
@@ -310,9 +312,11 @@ void StreamingDecoder::encode(std::span<const TokenSequence> sequences, const On
     for (const Chunk& chunk : chunks) m.attend(chunk, window, sequences, states);
     m.weights.release();
 
-    if (layer + 2 < m.config.layers) m.weights.prefetch(layer + 1, kAttentionRoles);
-    m.feed_forward(layer, states);
+    if (!last) m.weights.prefetch(layer + 1, kAttentionRoles);
+    m.feed_forward(layer, last && !taps.leaving, taps, states);
   }
+  m.check_finite(states, m.config.layers);
+  if (taps.leaving) taps.leaving(states);
 }
 
 // states += attention(norm(states)) for the tokens of a chunk.
@@ -391,32 +395,102 @@ void StreamingDecoder::Impl::attend(const Chunk& chunk, int64_t window,
   });
 }
 
-// states += ffn(norm(states)) for all tokens.
-void StreamingDecoder::Impl::feed_forward(int64_t layer, std::span<float> states) {
+// states += ffn(norm(states)) for all tokens; `only_router`: nobody looks at the states any more.
+void StreamingDecoder::Impl::feed_forward(int64_t layer, bool only_router, const PassTaps& taps,
+                                          std::span<float> states) {
   if (is_mixture(config)) {
-    if (!add_mixture(bench, layer, options.max_batch_tokens, states)) refuse_layer(layer);
+    const MixturePass pass = {layer, options.max_batch_tokens, taps, only_router};
+    if (!add_mixture(bench, pass, states)) refuse_layer(layer);
     return;
   }
-  const auto step = static_cast<size_t>(options.max_batch_tokens * config.hidden);
   weights.load(layer, kFfnRoles);
-  for (size_t i = 0; i < states.size(); i += step)
-    feed_forward(states.subspan(i, std::min(step, states.size() - i)));
+  if (taps.router) {
+    std::vector<float> inputs(states.begin(), states.end());
+    in_batches(inputs, [&](Graph& graph, ggml_tensor* x) { return graph.norm(x, Role::ffn_norm); });
+    if (!std::ranges::all_of(inputs, [](float value) { return std::isfinite(value); })) refuse_layer(layer);
+    taps.router({layer, inputs, {}, {}});
+  }
+  if (!only_router)
+    in_batches(states, [&](Graph& graph, ggml_tensor* x) {
+      ggml_tensor* normed = graph.norm(x, Role::ffn_norm);
+      ggml_tensor* out = graph.feed_forward(normed, Role::ffn_gate, Role::ffn_up, Role::ffn_down);
+      return ggml_add(graph.context(), x, out);
+    });
   weights.release();
 }
 
-// The same for some tokens of a layer that is no mixture and whose weights are loaded.
-void StreamingDecoder::Impl::feed_forward(std::span<float> states) {
-  check_interrupted();
-  Graph graph(bench, 32);
-  ggml_tensor* x = graph.input(GGML_TYPE_F32, config.hidden, std::ssize(states) / config.hidden);
-  ggml_tensor* normed = graph.norm(x, Role::ffn_norm);
-  ggml_tensor* out =
-      ggml_add(graph.context(), x, graph.feed_forward(normed, Role::ffn_gate, Role::ffn_up, Role::ffn_down));
-  graph.output(out);
-  graph.allocate();
-  set<float>(x, states);
-  graph.run();
-  get(out, states);
+// Replaces rows [tokens, hidden] by what `build` makes of them, max_batch_tokens at a time.
+void StreamingDecoder::Impl::in_batches(std::span<float> rows,
+                                        const std::function<ggml_tensor*(Graph&, ggml_tensor*)>& build) {
+  const auto step = static_cast<size_t>(options.max_batch_tokens * config.hidden);
+  for (size_t first = 0; first < rows.size(); first += step) {
+    check_interrupted();
+    const std::span<float> part = rows.subspan(first, std::min(step, rows.size() - first));
+    Graph graph(bench, 32);
+    ggml_tensor* x = graph.input(GGML_TYPE_F32, config.hidden, std::ssize(part) / config.hidden);
+    ggml_tensor* out = build(graph, x);
+    graph.output(out);
+    graph.allocate();
+    set<float>(x, part);
+    graph.run();
+    get(out, part);
+  }
+}
+
+// -------- probabilities
+
+std::vector<float> StreamingDecoder::log_probabilities(std::span<const TokenSequence> sequences,
+                                                       PassTaps taps) {
+  std::vector<float> out;
+  const auto others = std::move(taps.leaving);
+  taps.leaving = [&](std::span<const float> states) {
+    if (others) others(states);
+    out = impl_->read_head(sequences, states);
+  };
+  encode(sequences, taps);
+  return out;
+}
+
+// Whose product with the normed states is the logits.
+Role StreamingDecoder::Impl::head() const {
+  return find_weight(model, Role::output, -1) ? Role::output : Role::embedding;
+}
+
+std::vector<float> StreamingDecoder::Impl::read_head(std::span<const TokenSequence> sequences,
+                                                     std::span<const float> states) {
+  constexpr size_t kTokens = 64;  // whose logits are there at a time
+  const auto hidden = static_cast<size_t>(config.hidden), vocab = static_cast<size_t>(config.vocab);
+  std::vector<int32_t> next;  // of each token, -1: the last of its sequence
+  for (const TokenSequence& sequence : sequences) {
+    next.insert(next.end(), sequence.begin() + 1, sequence.end());
+    next.push_back(-1);
+  }
+  std::vector<float> logits(kTokens * vocab), out;
+  weights.load(-1, std::array{Role::output_norm, head()});
+  for (size_t first = 0; first < next.size(); first += kTokens) {
+    check_interrupted();
+    const size_t count = std::min(kTokens, next.size() - first);
+    Graph graph(bench, 16);
+    ggml_tensor* x = graph.input(GGML_TYPE_F32, config.hidden, static_cast<int64_t>(count));
+    ggml_tensor* product = graph.project(graph.norm(x, Role::output_norm), head());
+    graph.output(product);
+    graph.allocate();
+    set<float>(x, states.subspan(first * hidden, count * hidden));
+    graph.run();
+    get(product, std::span(logits).first(count * vocab));
+    for (size_t i = 0; i < count; i++) {
+      if (next[first + i] < 0) continue;
+      const std::span<const float> row = std::span(logits).subspan(i * vocab, vocab);
+      const double largest = std::ranges::max(row);
+      double sum = 0;
+      for (const float logit : row) sum += std::exp(logit - largest);
+      out.push_back(static_cast<float>(row[static_cast<size_t>(next[first + i])] - largest - std::log(sum)));
+    }
+  }
+  weights.release();
+  if (!std::ranges::all_of(out, [](float value) { return std::isfinite(value); }))
+    fail(ErrorKind::input, "{}: the logits hold infinite values or NaN", model.path.string());
+  return out;
 }
 
 }  // namespace moerge

@@ -1,6 +1,6 @@
 #pragma once
-// The forward pass that the gate mode "hidden" needs, streaming: one layer's weights at a time, straight from
-// the memory-mapped file, for all prompts of all experts at once.
+// The forward pass that routers are made and judged with, streaming: one layer's weights at a time, straight
+// from the memory-mapped file, for all texts of all experts at once.
 
 #include <cstdint>
 #include <memory>
@@ -44,10 +44,11 @@ struct DecoderOptions {
 /// that close, a token may take the other one. The result of a sequence does not depend on the other
 /// sequences beyond rounding.
 ///
-/// Memory: the states (float32 [tokens, hidden]; twice for a mixture, and its router logits), the activations
-/// of max_batch_tokens tokens, and the weights (mapped pages, or a copy where the file does not hold them as
-/// they are computed with) of the attention or the FFN of one layer, of a mixture of one expert at a time;
-/// besides the pages of what comes next, read ahead. Pages are given back when they have been used.
+/// Memory: the states (float32 [tokens, hidden]; twice where a router looks at them), router logits, the
+/// activations of max_batch_tokens tokens, and the weights (mapped pages, or a copy where the file does not
+/// hold them as they are computed with) of the attention or the FFN of one layer, of a mixture of one expert
+/// at a time; besides the pages of what comes next, read ahead. Pages are given back when they have been
+/// used.
 class StreamingDecoder final : public PromptEncoder {
  public:
   /// `model` must outlive this object. Throws unsupported when the model needs something that this forward
@@ -56,10 +57,13 @@ class StreamingDecoder final : public PromptEncoder {
   explicit StreamingDecoder(const Model& model, DecoderOptions options = {});
   ~StreamingDecoder() override;
 
-  /// The last layer is not run: nobody asks for what comes out of it. Not for several threads at once. Throws
-  /// input for a token outside the vocabulary and for states that are not finite; what on_layer throws passes
-  /// through.
-  void encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) override;
+  /// The last layer is run only as far as a tap looks. Not for several threads at once. Throws input for a
+  /// token outside the vocabulary and for states that are not finite; what the taps throw passes through.
+  void encode(std::span<const TokenSequence> sequences, const PassTaps& taps) override;
+
+  /// ln p(token | those before it) of every token but the first of each sequence, one sequence after the
+  /// other; taps.leaving is called as well. Takes the logits of 64 tokens besides.
+  std::vector<float> log_probabilities(std::span<const TokenSequence> sequences, PassTaps taps = {});
 
  private:
   struct Impl;

@@ -48,6 +48,7 @@ struct Case {
   fs::path weights;
   std::vector<TokenSequence> sequences;
   std::vector<size_t> rows;
+  Json outputs;
 
   explicit Case(const std::string& name) {
     const Json json = read_json(kData / (name + ".json"));
@@ -56,6 +57,7 @@ struct Case {
     weights = config.is_null() ? kRepository / json["weights"].get<std::string>() : kData / json["weights"];
     sequences = json["sequences"].get<std::vector<TokenSequence>>();
     rows = json["rows"].get<std::vector<size_t>>();
+    outputs = json["outputs"];
   }
 
   /// A model folder in `dir` (or the one in the repository).
@@ -70,13 +72,16 @@ struct Case {
 // One thread: the models are so small that handing work over would take longer than doing it.
 constexpr int kThreads = 1;
 
+const PassTaps kToTheEnd = {.leaving = [](auto) {}};
+
 States encode(const Model& model, std::span<const TokenSequence> sequences,
               const DecoderOptions& options = {.threads = kThreads}) {
   States out;
-  StreamingDecoder(model, options).encode(sequences, [&](int64_t layer, std::span<const float> states) {
+  const auto keep = [&](int64_t layer, std::span<const float> states) {
     EXPECT_EQ(layer, std::ssize(out));
     out.emplace_back(states.begin(), states.end());
-  });
+  };
+  StreamingDecoder(model, options).encode(sequences, {.entering = keep});
   EXPECT_EQ(std::ssize(out), model.config.layers);
   return out;
 }
@@ -134,6 +139,29 @@ TEST_P(Reference, SameStatesAsTransformers) {
   const Worst worst = compare(GetParam());
   EXPECT_GE(worst.cosine, 0.999999);
   EXPECT_LE(worst.distance, 2e-4);
+}
+
+TEST_P(Reference, SameOutputsAsTransformers) {
+  const testing::TempDir dir;
+  const Case reference(GetParam());
+  const Model model(GetParam(), {reference.folder(dir)});
+  const TokenSequence& sequence = reference.sequences[reference.outputs["sequence"].get<size_t>()];
+  const auto hidden = static_cast<size_t>(model.config.hidden);
+  std::vector<float> inputs;  // of the last token
+  const auto keep = [&](const RouterView& view) {
+    EXPECT_EQ(view.inputs.size(), sequence.size() * hidden);
+    EXPECT_EQ(view.logits.size(), sequence.size() * static_cast<size_t>(model.config.experts));
+    inputs.insert(inputs.end(), view.inputs.end() - model.config.hidden, view.inputs.end());
+  };
+  StreamingDecoder decoder(model, {.threads = kThreads, .max_batch_tokens = 17});
+  const std::vector<float> found = decoder.log_probabilities(std::span(&sequence, 1), {.router = keep});
+  const auto expected = reference.outputs["log_probabilities"].get<std::vector<float>>();
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); i++) EXPECT_NEAR(found[i], expected[i], 2e-4) << i;
+  const auto rows = reference.outputs["router_inputs"].get<std::vector<std::vector<float>>>();
+  ASSERT_EQ(inputs.size(), rows.size() * hidden);
+  for (size_t layer = 0; layer < rows.size(); layer++)
+    EXPECT_LE(distance(std::span(inputs).subspan(layer * hidden, hidden), rows[layer]), 2e-4) << layer;
 }
 
 INSTANTIATE_TEST_SUITE_P(Float32, Reference,
@@ -202,12 +230,51 @@ TEST(Decoder, IsUsedAgain) {
   const Model model("bf16", {reference.folder(dir)});
   StreamingDecoder decoder(model, {.threads = kThreads});
   for (int i = 0; i < 2; i++)
-    EXPECT_THROW(decoder.encode(reference.sequences, [](int64_t, auto) { throw std::string("enough"); }),
-                 std::string);
+    EXPECT_THROW(
+        decoder.encode(reference.sequences, {.entering = [](int64_t, auto) { throw std::string("enough"); }}),
+        std::string);
   States states;
   decoder.encode(reference.sequences,
-                 [&](int64_t, auto part) { states.emplace_back(part.begin(), part.end()); });
+                 {.entering = [&](int64_t, auto part) { states.emplace_back(part.begin(), part.end()); }});
   EXPECT_EQ(states, encode(model, reference.sequences));
+}
+
+// -------- routers
+
+TEST(DecoderRouters, TapDecidesInsteadOfTheModel) {
+  const testing::TempDir dir;
+  const Case reference("qwen2_moe");
+  const Model model("qwen2_moe", {reference.folder(dir)});
+  StreamingDecoder decoder(model, {.threads = kThreads});
+  const auto run = [&](const PassTaps& taps) { return decoder.log_probabilities(reference.sequences, taps); };
+
+  // The model's own logits and shares, given back.
+  std::vector<std::vector<float>> logits, shares;
+  const std::vector<float> own = run({.router = [&](const RouterView& view) {
+    logits.emplace_back(view.logits.begin(), view.logits.end());
+    shares.emplace_back(view.shared_shares.begin(), view.shared_shares.end());
+  }});
+  const auto replay = [&](const RouterView& view) {
+    const auto layer = static_cast<size_t>(view.layer);
+    for (const float logit : view.logits) EXPECT_EQ(logit, 0);
+    std::ranges::copy(logits[layer], view.logits.begin());
+    std::ranges::copy(shares[layer], view.shared_shares.begin());
+  };
+  EXPECT_EQ(run({.router = replay, .replaces_routers = true}), own);
+
+  // Minus infinity keeps tokens away; an expert that nobody takes part in changes nothing.
+  const auto force = [&](const RouterView& view, float other) {
+    for (size_t i = 0; i < view.logits.size(); i++) view.logits[i] = i % 5 == 3 ? 1.0f : other;
+  };
+  const auto forced = [&](float other) {
+    return run({.router = [&](const RouterView& view) { force(view, other); }, .replaces_routers = true});
+  };
+  EXPECT_EQ(forced(-INFINITY), forced(-1e30f));
+  EXPECT_NE(forced(-INFINITY), forced(0.5f));
+  EXPECT_THROW(forced(NAN), Error);
+  EXPECT_THROW(run({.router = [&](const RouterView& view) { std::ranges::fill(view.logits, -INFINITY); },
+                    .replaces_routers = true}),
+               Error);
 }
 
 // -------- errors
@@ -234,7 +301,7 @@ void encode_with(const Json& changes, TokenSequence sequence = {1, 2, 3},
   Case reference("f32");
   reference.config.merge_patch(changes);
   const Model model("model", {reference.folder(dir)});
-  StreamingDecoder(model, options).encode(std::span(&sequence, 1), [](int64_t, auto) {});
+  StreamingDecoder(model, options).encode(std::span(&sequence, 1), kToTheEnd);
 }
 
 TEST(DecoderErrors, WhatTheConfigurationAsks) {
@@ -305,7 +372,7 @@ class Edited {
     const uint64_t length = header.size();
     dir_.write("model.safetensors", std::string(reinterpret_cast<const char*>(&length), 8) + header + data_);
     const Model model("model", {dir_.path()});
-    StreamingDecoder(model, {.threads = kThreads}).encode(std::span(&sequence, 1), [](int64_t, auto) {});
+    StreamingDecoder(model, {.threads = kThreads}).encode(std::span(&sequence, 1), kToTheEnd);
   }
   std::string run(ErrorKind kind) const {
     return message(kind, [&] { encode({0, 1, 2}); });

@@ -127,9 +127,8 @@ States encode(const std::filesystem::path& file, WeightType weights = WeightType
   const Model model("m", {file});
   const std::vector<TokenSequence> sequences = {{1, 2, 3, 4, 5, 6, 7, 8, 9}, {60, 3, 60, 2}, {5}};
   States states;
-  StreamingDecoder(model, {.threads = 1, .weights = weights}).encode(sequences, [&](int64_t, auto part) {
-    states.emplace_back(part.begin(), part.end());
-  });
+  const auto keep = [&](int64_t, auto part) { states.emplace_back(part.begin(), part.end()); };
+  StreamingDecoder(model, {.threads = 1, .weights = weights}).encode(sequences, {.entering = keep});
   return states;
 }
 

@@ -6,31 +6,43 @@
 #include <numeric>
 
 #include "moerge/base/parallel.h"
+#include "moerge/model/routing.h"
 
 namespace moerge {
 namespace {
 
+constexpr std::array kNormRoles = {Role::ffn_norm};
 constexpr std::array kRouterRoles = {Role::ffn_norm, Role::router, Role::shared_router};
 constexpr std::array kSharedRoles = {Role::shared_ffn_gate, Role::shared_ffn_up, Role::shared_ffn_down};
 constexpr std::array kExpertRoles = {Role::ffn_gate, Role::ffn_up, Role::ffn_down};
 constexpr std::array kLayerRoles = {Role::ffn_norm,        Role::router,        Role::shared_router,
                                     Role::shared_ffn_gate, Role::shared_ffn_up, Role::shared_ffn_down};
 
+bool is_weighed_shared_expert(const Model& model) {
+  return find_weight(*model.architecture, Role::shared_router) != nullptr;
+}
+
 // The FFN of one layer at work.
 class MixtureLayer {
  public:
-  MixtureLayer(const Workbench& bench, int64_t layer, int64_t max_batch_tokens, std::span<float> states)
+  MixtureLayer(const Workbench& bench, const MixturePass& pass, std::span<float> states)
       : bench_(bench),
+        taps_(pass.taps),
         config_(bench.model.config),
-        layer_(layer),
-        max_batch_(max_batch_tokens),
+        layer_(pass.layer),
+        max_batch_(pass.max_batch_tokens),
+        only_router_(pass.only_router),
         hidden_(static_cast<size_t>(config_.hidden)),
         tokens_(std::ssize(states) / config_.hidden),
         states_(states) {}
 
   bool run() {
     read_router();
-    if (!std::ranges::all_of(logits_, [](float value) { return std::isfinite(value); })) return false;
+    if (taps_.router)
+      taps_.router({layer_, normed_, logits_,
+                    is_weighed_shared_expert(bench_.model) ? std::span(shared_shares_) : std::span<float>()});
+    if (!can_route()) return false;
+    if (only_router_) return true;
     const std::vector<RoutedTokens> routes = route_tokens(logits_, config_);
     std::vector<int64_t> chosen;
     for (int64_t expert = 0; expert < config_.experts; expert++)
@@ -51,13 +63,16 @@ class MixtureLayer {
  private:
   /// Fills normed_, logits_ and shared_shares_.
   void read_router();
+  bool can_route() const;
   void add_shared();
   /// states += weight * ffn(normed) for some tokens, with the weights of `roles` (gate, up, down).
   void add(std::span<const Role, 3> roles, const RoutedTokens& part);
 
   const Workbench& bench_;
+  const PassTaps& taps_;
   const ModelConfig& config_;
   const int64_t layer_, max_batch_;
+  const bool only_router_;
   const size_t hidden_;
   const int64_t tokens_;
   std::span<float> states_;
@@ -70,15 +85,16 @@ void MixtureLayer::read_router() {
   const auto tokens = static_cast<size_t>(tokens_), experts = static_cast<size_t>(config_.experts);
   normed_.resize(states_.size());
   logits_.resize(tokens * experts);
-  shared_shares_.assign(tokens, 1.0f);
-  bench_.weights.load(layer_, kRouterRoles);
+  shared_shares_.assign(tokens,
+                        taps_.replaces_routers && is_weighed_shared_expert(bench_.model) ? 0.0f : 1.0f);
+  bench_.weights.load(layer_, taps_.replaces_routers ? std::span<const Role>(kNormRoles) : kRouterRoles);
   for (size_t first = 0; first < tokens; first += static_cast<size_t>(max_batch_)) {
     check_interrupted();
     const size_t count = std::min(static_cast<size_t>(max_batch_), tokens - first);
     Graph graph(bench_, 16);
     ggml_tensor* x = graph.input(GGML_TYPE_F32, config_.hidden, static_cast<int64_t>(count));
     ggml_tensor* normed = graph.norm(x, Role::ffn_norm);
-    ggml_tensor* logits = graph.project(normed, Role::router);
+    ggml_tensor* logits = taps_.replaces_routers ? nullptr : graph.project(normed, Role::router);
     ggml_tensor* shares = bench_.weights.at(Role::shared_router)
                               ? ggml_sigmoid(graph.context(), graph.project(normed, Role::shared_router))
                               : nullptr;
@@ -88,10 +104,23 @@ void MixtureLayer::read_router() {
     set<float>(x, states_.subspan(first * hidden_, count * hidden_));
     graph.run();
     get(normed, std::span(normed_).subspan(first * hidden_, count * hidden_));
-    get(logits, std::span(logits_).subspan(first * experts, count * experts));
+    if (logits) get(logits, std::span(logits_).subspan(first * experts, count * experts));
     if (shares) get(shares, std::span(shared_shares_).subspan(first, count));
   }
   bench_.weights.release();
+}
+
+// Every token has a finite logit, and none is NaN or plus infinity.
+bool MixtureLayer::can_route() const {
+  const auto experts = static_cast<size_t>(config_.experts);
+  for (size_t first = 0; first < logits_.size(); first += experts) {
+    const auto row = std::span(logits_).subspan(first, experts);
+    const bool sound = std::ranges::all_of(row, [&](float value) {
+      return std::isfinite(value) || (taps_.replaces_routers && value == -INFINITY);
+    });
+    if (!sound || !std::isfinite(std::ranges::max(row))) return false;
+  }
+  return std::ranges::all_of(shared_shares_, [](float value) { return std::isfinite(value); });
 }
 
 void MixtureLayer::add_shared() {
@@ -131,42 +160,11 @@ void MixtureLayer::add(std::span<const Role, 3> roles, const RoutedTokens& part)
 
 }  // namespace
 
-std::vector<RoutedTokens> route_tokens(std::span<const float> logits, const ModelConfig& config) {
-  const auto experts = static_cast<size_t>(config.experts);
-  const auto chosen = static_cast<std::ptrdiff_t>(config.experts_per_token);
-  std::vector<RoutedTokens> out(experts);
-  std::vector<float> shares(experts);
-  std::vector<size_t> order(experts);
-  for (size_t token = 0; token * experts < logits.size(); token++) {
-    const std::span<const float> row = logits.subspan(token * experts, experts);
-    const float largest = *std::ranges::max_element(row);
-    float sum = 0;
-    for (size_t i = 0; i < experts; i++) {
-      shares[i] = std::exp(row[i] - largest);
-      sum += shares[i];
-    }
-    for (float& share : shares) share /= sum;
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::ranges::partial_sort(order, order.begin() + chosen, [&](size_t a, size_t b) {
-      return shares[a] != shares[b] ? shares[a] > shares[b] : a < b;
-    });
-    const std::span<const size_t> picks(order.begin(), order.begin() + chosen);
-    float total = 0;
-    for (const size_t expert : picks) total += shares[expert];
-    const float scale = static_cast<float>(config.routed_scale) / (config.normalised ? total : 1.0f);
-    for (const size_t expert : picks) {
-      out[expert].tokens.push_back(static_cast<int64_t>(token));
-      out[expert].weights.push_back(shares[expert] * scale);
-    }
-  }
-  return out;
-}
-
 std::span<const Role> mixture_layer_roles() { return kLayerRoles; }
 std::span<const Role> expert_roles() { return kExpertRoles; }
 
-bool add_mixture(const Workbench& bench, int64_t layer, int64_t max_batch_tokens, std::span<float> states) {
-  return MixtureLayer(bench, layer, max_batch_tokens, states).run();
+bool add_mixture(const Workbench& bench, const MixturePass& pass, std::span<float> states) {
+  return MixtureLayer(bench, pass, states).run();
 }
 
 }  // namespace moerge

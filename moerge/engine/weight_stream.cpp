@@ -50,6 +50,7 @@ WeightStream::WeightStream(const Model& model, ggml_backend_t backend, WeightTyp
       multipliable_[dtype] = can_multiply(device, stored_type(dtype));
   if (!properties.caps.buffer_from_host_ptr) return;
   for (const StoredTensor& tensor : model.checkpoint.tensors()) {
+    if (!tensor.file) continue;
     ggml_backend_buffer_ptr& buffer = mapped_[tensor.file];
     if (buffer) continue;
     // ggml takes memory to be writable; weights are only read.
@@ -173,13 +174,12 @@ ggml_tensor* WeightStream::at(Role role) const {
 }
 
 void WeightStream::release() const {
-  for (const Loaded& weight : loaded_) weight.stored->file->release(weight.stored->stored_bytes());
+  for (const Loaded& weight : loaded_) weight.stored->release();
 }
 
 void WeightStream::prefetch(int64_t layer, std::span<const Role> roles, int64_t expert) const {
   for (const Role role : roles) {
-    if (const StoredTensor* stored = find_weight(model_, role, layer, expert))
-      stored->file->prefetch(stored->stored_bytes());
+    if (const StoredTensor* stored = find_weight(model_, role, layer, expert)) stored->prefetch();
   }
 }
 

@@ -33,7 +33,16 @@ int64_t stored_row(const StoredTensor& tensor, int64_t row) {
 
 std::span<const std::byte> StoredTensor::stored_bytes() const {
   if (derivation) return derivation->source.stored_bytes();
+  if (!file) return {};
   return file->bytes().subspan(static_cast<size_t>(offset), static_cast<size_t>(spec.bytes()));
+}
+
+void StoredTensor::prefetch() const {
+  if (file) file->prefetch(stored_bytes());
+}
+
+void StoredTensor::release() const {
+  if (file) file->release(stored_bytes());
 }
 
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out) {
@@ -64,7 +73,7 @@ void read_row_values(const StoredTensor& tensor, int64_t first, int64_t count, s
 }
 
 void release_rows(const StoredTensor& tensor, int64_t first, int64_t count) {
-  if (tensor.rows() == 0) return;
+  if (tensor.rows() == 0 || !tensor.file) return;
   const std::span<const std::byte> stored = tensor.stored_bytes();
   const size_t row_bytes = stored.size() / static_cast<size_t>(tensor.rows());
   tensor.file->release(
@@ -105,6 +114,13 @@ Checkpoint Checkpoint::open_file(const fs::path& file) {
   Checkpoint out;
   out.path_ = file;
   out.add_file(file, read);
+  return out;
+}
+
+Checkpoint Checkpoint::of_tensors(const fs::path& path, std::vector<StoredTensor> tensors) {
+  Checkpoint out;
+  out.path_ = path;
+  for (StoredTensor& tensor : tensors) out.add(std::move(tensor));
   return out;
 }
 

@@ -22,9 +22,9 @@ struct Derivation;
 
 /// Where a tensor's values lie, or what they are computed from.
 struct StoredTensor {
-  TensorSpec spec;  // of a derived tensor: what its values are rounded to
-  const MappedFile* file;
-  int64_t offset;  // from the start of the file
+  TensorSpec spec;         // of a derived tensor: what its values are rounded to
+  const MappedFile* file;  // null: its values come from no file
+  int64_t offset;          // from the start of the file
   /// 0: the bytes lie in the model's order. Else its rows are `rotary_heads` heads, each with the halves that
   /// rotary embeddings pair row by row: row h * d + 2j + i of the file is row h * d + i * d / 2 + j of the
   /// model, d being the rows of a head (how llama.cpp stores q and k of Llama's family).
@@ -40,6 +40,8 @@ struct StoredTensor {
 
   /// The part of the file that its values come from, for reading ahead and for giving pages back.
   std::span<const std::byte> stored_bytes() const;
+  void prefetch() const;
+  void release() const;
   /// The model's tensor, if is_plain().
   TensorView view() const { return {spec.dtype, spec.shape, stored_bytes()}; }
 };
@@ -86,6 +88,9 @@ class Checkpoint {
 
   /// The tensors of one .safetensors or .bin file, an adapter's say.
   static Checkpoint open_file(const std::filesystem::path& file);
+
+  /// Tensors of other checkpoints under names of their own, whose files must outlive this object.
+  static Checkpoint of_tensors(const std::filesystem::path& path, std::vector<StoredTensor> tensors);
 
   /// Replaces every tensor by those that `change` makes of it: none, others, several.
   void transform(const std::function<std::vector<StoredTensor>(const StoredTensor&)>& change);

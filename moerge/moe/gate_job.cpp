@@ -16,11 +16,13 @@ class Stoppable final : public PromptEncoder {
  public:
   Stoppable(std::unique_ptr<PromptEncoder> inner, const std::atomic<bool>& stop)
       : inner_(std::move(inner)), stop_(stop) {}
-  void encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) override {
-    inner_->encode(sequences, [&](int64_t layer, std::span<const float> states) {
+  void encode(std::span<const TokenSequence> sequences, const PassTaps& taps) override {
+    PassTaps watched = taps;
+    watched.entering = [&](int64_t layer, std::span<const float> states) {
       if (stop_) fail(ErrorKind::interrupted, "stopped");
-      on_layer(layer, states);
-    });
+      if (taps.entering) taps.entering(layer, states);
+    };
+    inner_->encode(sequences, watched);
   }
 
  private:

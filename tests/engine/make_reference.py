@@ -8,7 +8,9 @@ Writes beside itself:
   CASE.json                  "config" (a config.json), "weights" (a file here, or a model folder of the repository),
                              "rename" (parts of its tensors' names and what stands there instead; tensors that the
                              model does not know are left out), "sequences" (token ids), "rows" (which of all tokens,
-                             counted through, are kept)
+                             counted through, are kept), "outputs": of the sequence with that number the log-probabilities
+                             of its tokens but the first, and what the FFN (or the router) of each layer reads for its
+                             last token: [layers, hidden]
   CASE.states                float32 [layers, rows, hidden]: what enters each layer
 A second run changes no byte unless torch or transformers compute otherwise.
 """
@@ -238,6 +240,19 @@ def states(config, weights, prompts):
     return torch.stack([torch.cat([run[layer][0] for run in runs]) for layer in range(len(runs[0]))])
 
 
+@torch.no_grad()
+def outputs(config, weights, prompts):
+    number = max(range(len(prompts)), key=lambda i: len(prompts[i]) if len(prompts[i]) < 100 else 0)
+    model, inputs = load_model(config, weights), []
+    for layer in model.model.layers:
+        layer.post_attention_layernorm.register_forward_hook(lambda module, args, out: inputs.append(out[0, -1]))
+    ids = torch.tensor(prompts[number])
+    logits = model(ids[None], use_cache=False).logits[0, :-1]
+    found = torch.log_softmax(logits.double(), dim=-1).gather(1, ids[1:, None])[:, 0]
+    rounded = lambda values: [float(f"{value:.6g}") for value in values.tolist()]
+    return dict(sequence=number, log_probabilities=rounded(found), router_inputs=[rounded(row) for row in inputs])
+
+
 def main():
     make_weights()
     plain = None
@@ -254,7 +269,7 @@ def main():
         result = states(config, weights, prompts)[:, rows].contiguous()
         result.numpy().astype("<f4").tofile(os.path.join(HERE, f"{name}.states"))
         case = dict(config=None if folder else config, weights=source if folder else os.path.basename(file),
-                    sequences=prompts, rows=rows)
+                    sequences=prompts, rows=rows, outputs=outputs(config, weights, prompts))
         with open(os.path.join(HERE, f"{name}.json"), "w") as stream:
             json.dump(case | (dict(rename=parts) if parts else {}), stream)
             stream.write("\n")

@@ -14,14 +14,14 @@ namespace {
 class CountingEncoder final : public PromptEncoder {
  public:
   explicit CountingEncoder(int64_t layers) : layers_(layers) {}
-  void encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) override {
+  void encode(std::span<const TokenSequence> sequences, const PassTaps& taps) override {
     for (int64_t layer = 0; layer < layers_; layer++) {
       std::vector<float> states;
       for (const TokenSequence& sequence : sequences)
         for (size_t i = 0; i < sequence.size(); i++)
           states.insert(states.end(), {static_cast<float>(sequence[i]), static_cast<float>(layer + 1),
                                        static_cast<float>(i)});
-      on_layer(layer, states);
+      taps.entering(layer, states);
     }
   }
 

@@ -34,7 +34,7 @@ GateTable from_states(const GateInput& input, bool average) {
 
   GateTable table(input.layers, std::ssize(input.experts), input.hidden);
   std::vector<double> sums(static_cast<size_t>(table.experts * input.hidden));
-  input.encoder->encode(sequences, [&](int64_t layer, std::span<const float> states) {
+  const auto add_layer = [&](int64_t layer, std::span<const float> states) {
     std::ranges::fill(sums, 0.0);
     for (const Range& range : ranges) {
       double* sum = sums.data() + range.expert * input.hidden;
@@ -50,7 +50,8 @@ GateTable from_states(const GateInput& input, bool average) {
                      [](double value) { return static_cast<float>(value); });
       normalise(row);
     }
-  });
+  };
+  input.encoder->encode(sequences, {.entering = add_layer});
   return table;
 }
 
