@@ -36,6 +36,16 @@ Model::Model(std::string reference, const ModelLocation& location, std::optional
   if (!location.adapter.empty()) apply_adapter(location.adapter, *architecture, config, checkpoint);
 }
 
+Model::Model(std::string model_name, const fs::path& place, const Json& config_json,
+             std::vector<StoredTensor> tensors)
+    : name(std::move(model_name)),
+      path(place),
+      config(parse_model_config(config_json, place.string())),
+      architecture(find_architecture(config.model_type)),
+      checkpoint(Checkpoint::of_tensors(place, std::move(tensors))) {
+  if (is_mixture()) split_experts(checkpoint, *architecture, config);
+}
+
 void Model::become_expert(int64_t expert) {
   check_expert(config, expert, name);
   const Architecture& mixture = *architecture;

@@ -48,6 +48,11 @@ struct Model {
   /// read, config for an expert that is not there.
   Model(std::string reference, const ModelLocation& location);
 
+  /// A model that is nowhere on disk: `config_json` is its config.json. `place` is its path for messages, and
+  /// what `tensors` come from must outlive this object. Throws as above.
+  Model(std::string model_name, const std::filesystem::path& place, const Json& config_json,
+        std::vector<StoredTensor> tensors);
+
   /// The metadata of a GGUF file, null for a folder.
   const GgufMetadata* gguf() const { return checkpoint.gguf(); }
   bool is_mixture() const { return architecture->mixture != nullptr; }

@@ -7,6 +7,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/moe/card.h"
+#include "moerge/moe/planned_model.h"
 #include "moerge/moe/summary.h"
 #include "moerge/plan/execute.h"
 #include "moerge/testing/tiny_model.h"
@@ -20,7 +21,7 @@ using testing::TempDir;
 class FakeEncoder final : public PromptEncoder {
  public:
   explicit FakeEncoder(int64_t fail_at_layer = -1) : fail_at_layer_(fail_at_layer) {}
-  void encode(std::span<const TokenSequence> sequences, const OnLayer& on_layer) override {
+  void encode(std::span<const TokenSequence> sequences, const PassTaps& taps) override {
     for (int64_t layer = 0; layer < 2; layer++) {
       if (layer == fail_at_layer_) fail(ErrorKind::input, "states are not finite");
       std::vector<float> states;
@@ -28,7 +29,7 @@ class FakeEncoder final : public PromptEncoder {
         for (const int32_t token : sequence)
           for (int i = 0; i < 8; i++)
             states.push_back(std::cos(static_cast<float>(token * 8 + i) + static_cast<float>(layer)));
-      on_layer(layer, states);
+      taps.entering(layer, states);
     }
   }
 
@@ -94,6 +95,31 @@ TEST_F(Build, EveryTensorComesFromItsSource) {
   EXPECT_EQ(read_file(dir_ / "out/tokenizer.json", 1 << 20), testing::kTinyTokenizer);
   EXPECT_EQ(read_file(dir_ / "out/mergekit_moe_config.yml", 1 << 20), moe.config.yaml);
   EXPECT_EQ(read_json(dir_ / "out/config.json")["num_local_experts"], 2);
+}
+
+TEST_F(Build, PlannedModelIsWhatWillBeBuilt) {
+  // One type copied, the other converted; noise and scale on top.
+  for (const char* dtype : {"", "dtype: float16\n", "dtype: float32\n"})
+    for (const Layout layout : {Layout::per_expert, Layout::fused}) {
+      MoePlan moe =
+          plan(dtype, {.layout = layout, .seed = 1}, "    noise_scale: 0.1\n    residual_scale: 0.5\n");
+      const PlannedModel planned(moe);
+      build(moe, {.out = dir_ / "out", .overwrite = true});
+      const Model built("built", {dir_ / "out"});
+      EXPECT_EQ(planned.model().config.experts_per_token, built.config.experts_per_token);
+      ASSERT_EQ(planned.model().checkpoint.tensors().size(), built.checkpoint.tensors().size());
+      for (const StoredTensor& tensor : built.checkpoint.tensors()) {
+        const StoredTensor& other = planned.model().checkpoint.at(tensor.spec.name);
+        ASSERT_EQ(other.spec.shape, tensor.spec.shape) << tensor.spec.name;
+        ASSERT_EQ(other.spec.dtype, tensor.spec.dtype) << tensor.spec.name;
+        std::vector<std::byte> expected(static_cast<size_t>(tensor.spec.bytes())), found(expected.size());
+        read_rows(tensor, 0, tensor.rows(), expected);
+        read_rows(other, 0, 1, std::span(found).first(static_cast<size_t>(tensor.row_bytes())));
+        read_rows(other, 1, other.rows() - 1,
+                  std::span(found).subspan(static_cast<size_t>(tensor.row_bytes())));
+        EXPECT_EQ(found, expected) << tensor.spec.name;
+      }
+    }
 }
 
 TEST_F(Build, FusedIsTheSameStacked) {

@@ -210,7 +210,7 @@ MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& op
   moe.chat_template = choose_chat_template(moe.config, moe.models, moe.warnings);
   prepare_gates(moe, options.seed);
   moe.plan.seed = options.seed;
-  add_steps(moe);
+  moe.plan.steps = make_steps(moe, moe.layout);
   moe.model_config = moe.output->make_config(moe.models, moe.config, moe.dtype);
   count_parameters(moe);
   return moe;

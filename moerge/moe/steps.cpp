@@ -15,24 +15,26 @@ bool is_bias(Role role) {
 
 class Steps {
  public:
-  explicit Steps(MoePlan& moe)
+  Steps(const MoePlan& moe, Layout layout)
       : moe_(moe),
+        layout_(layout),
         base_(*moe.models.base),
         family_(*moe.output->architecture),
         experts_(list_experts(moe.models, moe.config)),
         stacked_(family_.mixture->stacked) {}
 
-  void add_all() {
+  std::vector<Step> make_all() {
     add_of_base(Role::embedding, -1);
     for (int64_t layer = 0; layer < base_.config.layers; layer++)
       for (const WeightTemplate& weight : family_.weights)
         if (is_per_layer(weight.role)) add_role(weight, layer);
     add_of_base(Role::output_norm, -1);
     add_of_base(Role::output, -1);
+    return std::move(steps_);
   }
 
  private:
-  bool fused() const { return moe_.layout == Layout::fused; }
+  bool fused() const { return layout_ == Layout::fused; }
   int64_t experts() const { return std::ssize(experts_); }
 
   void add_role(const WeightTemplate& weight, int64_t layer) {
@@ -62,7 +64,7 @@ class Steps {
   }
 
   void add(std::string name, Shape shape, std::vector<Part> parts) {
-    moe_.plan.steps.push_back({{std::move(name), moe_.dtype, std::move(shape)}, Concat{std::move(parts)}});
+    steps_.push_back({{std::move(name), moe_.dtype, std::move(shape)}, Concat{std::move(parts)}});
   }
 
   void add_of_base(Role role, int64_t layer) {
@@ -84,7 +86,7 @@ class Steps {
 
   void add_fill(std::string name, Shape shape, std::string description,
                 std::function<std::vector<float>()> compute) {
-    moe_.plan.steps.push_back(
+    steps_.push_back(
         {{std::move(name), moe_.dtype, std::move(shape)}, Fill{std::move(description), std::move(compute)}});
   }
 
@@ -174,7 +176,9 @@ class Steps {
     add(name(Role::shared_ffn_down), {hidden, ffn}, {parts[2]});
   }
 
-  MoePlan& moe_;
+  const MoePlan& moe_;
+  const Layout layout_;
+  std::vector<Step> steps_;
   const Model& base_;
   const Architecture& family_;  // of the output
   const std::vector<ExpertSource> experts_;
@@ -183,6 +187,6 @@ class Steps {
 
 }  // namespace
 
-void add_steps(MoePlan& moe) { Steps(moe).add_all(); }
+std::vector<Step> make_steps(const MoePlan& moe, Layout layout) { return Steps(moe, layout).make_all(); }
 
 }  // namespace moerge

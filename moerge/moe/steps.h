@@ -5,8 +5,8 @@
 
 namespace moerge {
 
-/// Fills moe.plan.steps. Routers are computed from moe.gates when the steps run; a bias that the output has
-/// and the base has not is filled with zeros, which changes nothing.
-void add_steps(MoePlan& moe);
+/// All but moe.plan must be settled. Routers are computed from moe.gates when the steps run; a bias that the
+/// output has and the base has not is filled with zeros, which changes nothing.
+std::vector<Step> make_steps(const MoePlan& moe, Layout layout);
 
 }  // namespace moerge
