@@ -3,6 +3,7 @@ find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 
 # ggml, llama and nlohmann/json come from one pinned llama.cpp source tree in the cache folder.
 if(NOT MOERGE_LLAMA_DIR)

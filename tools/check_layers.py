@@ -11,6 +11,7 @@ BORDERS = [
     (re.compile(r"^ggml\.h"), {"tensor", "engine"}),  # tensor/ has the quantisation kernels
     (re.compile(r"^(ggml-|gguf|llama)"), {"engine", "testing"}),
     (re.compile(r"^yaml-cpp/"), {"base"}),
+    (re.compile(r"^Eigen/"), {"tensor"}),
     (re.compile(r"^CLI/"), {"cli"}),
     (re.compile(r"^moerge_rust\.h"), {"model"}),
     (re.compile(r"^nlohmann/"), {"base"}),
