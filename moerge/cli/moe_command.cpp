@@ -13,6 +13,7 @@
 #include "moerge/cli/folder_flags.h"
 #include "moerge/cli/moe_source.h"
 #include "moerge/moe/build.h"
+#include "moerge/moe/forecast.h"
 #include "moerge/moe/summary.h"
 
 namespace moerge {
@@ -84,9 +85,10 @@ MoePlan make_plan(const Arguments& a) {
   return plan_yaml(a.config, a.how, a.layout == "fused" ? Layout::fused : Layout::per_expert);
 }
 
-void report_collisions(const std::vector<Collision>& collisions, const MoePlan& moe, Reporter& reporter) {
+void report_collisions(const MoePlan& moe, Reporter& reporter) {
+  if (moe.gate_mode->needs == GateNeeds::nothing) return;
   const int64_t kept = moe.models.kept_experts();
-  for (const Collision& collision : collisions)
+  for (const Collision& collision : find_collisions(moe.gates->get().table, std::ssize(moe.models.experts)))
     reporter.warning(fmt::format(
         "the router rows of experts {} (\"{}\") and {} (\"{}\") nearly coincide in {} (cosine up to "
         "{:.3f}): their prompts are too similar, and one of them will hardly be used",
@@ -152,8 +154,11 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   }
   reporter.info(plan_text(moe, options.max_shard_bytes));
   for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
-  report_collisions(build_moe(moe, options, std::move(encoder), reporter), moe, reporter);
+  moe.gate_input.threads = a.threads;
+  build_moe(moe, options, std::move(encoder), reporter);
+  report_collisions(moe, reporter);
   if (a.json) print_result(json_text(plan_json(moe, options.max_shard_bytes)));
+  if (const std::string forecast = forecast_text(moe); !forecast.empty()) reporter.info(forecast);
   reporter.info(
       fmt::format("{} is ready: load it with transformers{}, vLLM or llama.cpp's convert_hf_to_gguf.py",
                   a.out, moe.output->remote_code ? " (trust_remote_code)" : ""));

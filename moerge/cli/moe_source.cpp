@@ -3,11 +3,26 @@
 #include <algorithm>
 
 #include "moerge/base/file.h"
+#include "moerge/moe/planned_model.h"
 
 namespace moerge {
 namespace {
 
 constexpr int64_t kMaxConfig = 1 << 20;
+
+// Runs what a plan describes.
+class PlannedDecoder final : public PromptEncoder {
+ public:
+  PlannedDecoder(const MoePlan& moe, DecoderOptions options)
+      : planned_(moe), decoder_(planned_.model(), std::move(options)) {}
+  void encode(std::span<const TokenSequence> sequences, const PassTaps& taps) override {
+    decoder_.encode(sequences, taps);
+  }
+
+ private:
+  PlannedModel planned_;
+  StreamingDecoder decoder_;
+};
 
 }  // namespace
 
@@ -40,8 +55,16 @@ MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& option
 }
 
 std::unique_ptr<PromptEncoder> make_encoder(const MoePlan& moe, const SourceOptions& options, int threads) {
-  if (moe.gate_mode->needs != GateNeeds::hidden_states) return nullptr;
-  return std::make_unique<StreamingDecoder>(*moe.models.base, decoder_options(options, threads));
+  switch (moe.gate_mode->needs) {
+    case GateNeeds::base_pass:
+      return std::make_unique<StreamingDecoder>(*moe.models.base, decoder_options(options, threads));
+    case GateNeeds::mixture_pass:
+      return std::make_unique<PlannedDecoder>(moe, decoder_options(options, threads));
+    case GateNeeds::nothing:
+    case GateNeeds::embeddings:
+      break;
+  }
+  return nullptr;
 }
 
 }  // namespace moerge

@@ -28,7 +28,8 @@ DecoderOptions decoder_options(const SourceOptions& options, int threads);
 /// Throws what parsing, resolving and planning throw.
 MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& options, Layout layout);
 
-/// Over the base model; null where the gate mode needs none.
+/// Over the base model or the planned mixture; null where the gate mode runs neither. `moe` must outlive it and
+/// stay where it is.
 std::unique_ptr<PromptEncoder> make_encoder(const MoePlan& moe, const SourceOptions& options, int threads);
 
 }  // namespace moerge

@@ -17,8 +17,8 @@ void check_build(const MoePlan& moe, const BuildOptions& options) {
          moe.config.chat_template.place);
 }
 
-std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options,
-                                 std::unique_ptr<PromptEncoder> encoder, Reporter& reporter) {
+void build_moe(MoePlan& moe, const BuildOptions& options, std::unique_ptr<PromptEncoder> encoder,
+               Reporter& reporter) {
   check_build(moe, options);
   const GateJob job(moe, std::move(encoder), reporter);
   const FolderContent content = {.plan = moe.plan,
@@ -29,9 +29,6 @@ std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options,
                                  .files = {{"mergekit_moe_config.yml", moe.config.yaml}}};
   write_model_folder(
       content, options, [&] { job.check(); }, reporter);
-  return moe.gate_mode->needs == GateNeeds::nothing
-             ? std::vector<Collision>()
-             : find_collisions(moe.gates->get(), std::ssize(moe.models.experts));
 }
 
 }  // namespace moerge

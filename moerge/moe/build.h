@@ -15,8 +15,8 @@ namespace moerge {
 void check_build(const MoePlan& moe, const BuildOptions& options);
 
 /// Builds beside the output folder and renames at the end; on any failure nothing is left. The routers are
-/// computed while the experts are copied. Returns pairs of experts whose router rows collide.
-std::vector<Collision> build_moe(MoePlan& moe, const BuildOptions& options,
-                                 std::unique_ptr<PromptEncoder> encoder, Reporter& reporter);
+/// computed while the experts are copied; moe.gates holds them afterwards.
+void build_moe(MoePlan& moe, const BuildOptions& options, std::unique_ptr<PromptEncoder> encoder,
+               Reporter& reporter);
 
 }  // namespace moerge

@@ -29,7 +29,8 @@ class FakeEncoder final : public PromptEncoder {
         for (const int32_t token : sequence)
           for (int i = 0; i < 8; i++)
             states.push_back(std::cos(static_cast<float>(token * 8 + i) + static_cast<float>(layer)));
-      taps.entering(layer, states);
+      if (taps.entering) taps.entering(layer, states);
+      if (taps.router) taps.router({layer, states, {}, {}});
     }
   }
 
@@ -56,7 +57,8 @@ class Build : public ::testing::Test {
   std::vector<Collision> build(MoePlan& moe, BuildOptions options = {}, int64_t fail_at_layer = -1) {
     if (options.out.empty()) options.out = dir_ / "out";
     Reporter reporter(Verbosity::quiet);
-    return build_moe(moe, options, std::make_unique<FakeEncoder>(fail_at_layer), reporter);
+    build_moe(moe, options, std::make_unique<FakeEncoder>(fail_at_layer), reporter);
+    return find_collisions(moe.gates->get().table, std::ssize(moe.models.experts));
   }
 
   std::string message_of(const std::string& more) {

@@ -30,15 +30,16 @@ class Stoppable final : public PromptEncoder {
   const std::atomic<bool>& stop_;
 };
 
-GateTable make_gates(const MoePlan& moe, Reporter& reporter) {
+Gates make_gates(const MoePlan& moe, Reporter& reporter) {
   const auto start = std::chrono::steady_clock::now();
-  GateTable table = moe.gate_mode->make(moe.gate_input);
-  if (!std::ranges::all_of(table.values, [](float value) { return std::isfinite(value); }))
+  Gates gates = moe.gate_mode->make(moe.gate_input);
+  if (!std::ranges::all_of(gates.table.values, [](float value) { return std::isfinite(value); }))
     fail(ErrorKind::input, "{}: the router rows made from it hold infinite values or NaN",
          moe.models.base->path.string());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   reporter.detail(fmt::format("routers made in {:.2f} s", seconds.count()));
-  return table;
+  for (const std::string& warning : gates.warnings) reporter.warning(warning);
+  return gates;
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace moerge {
 /// A thread that fills MoePlan::gates; stopped, at the next layer, when the object goes.
 class GateJob {
  public:
-  /// `encoder`: over the base model, null where the gate mode needs none. `moe` must outlive this object.
+  /// `encoder`: over what the gate mode needs, null where it needs nothing. `moe` must outlive this object.
   GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter);
   GateJob(const GateJob&) = delete;
   GateJob& operator=(const GateJob&) = delete;
@@ -26,7 +26,7 @@ class GateJob {
  private:
   std::atomic<bool> stop_{false};
   std::unique_ptr<PromptEncoder> encoder_;
-  std::shared_future<GateTable> gates_;
+  std::shared_future<Gates> gates_;
 };
 
 }  // namespace moerge

@@ -137,6 +137,9 @@ void prepare_gates(MoePlan& moe, uint64_t seed) {
   moe.gate_input.hidden = base.config.hidden;
   moe.gate_input.embedding = &base.tensor(Role::embedding);
   moe.gate_input.seed = seed;
+  moe.gate_input.routed = std::ssize(moe.models.experts);
+  moe.gate_input.kept = moe.models.kept_experts();
+  moe.gate_input.experts_per_token = moe.config.experts_per_token;
   for (int64_t layer = 0; layer < base.config.layers; layer++)
     moe.gate_input.stream_names.push_back(moe.output->weight(Role::router, layer));
   if (moe.gate_mode->needs == GateNeeds::nothing) {

@@ -40,7 +40,7 @@ struct MoePlan {
   DType dtype;
   GateInput gate_input;  // its encoder is set by whoever builds
   /// The router rows, once they are made; the plan's router steps read them.
-  std::shared_ptr<std::shared_future<GateTable>> gates = std::make_shared<std::shared_future<GateTable>>();
+  std::shared_ptr<std::shared_future<Gates>> gates = std::make_shared<std::shared_future<Gates>>();
   Plan plan;
   Json model_config;                          // config.json of the output
   std::optional<ChatTemplate> chat_template;  // instead of the base's

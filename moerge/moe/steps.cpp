@@ -97,7 +97,7 @@ class Steps {
     if (old_rows) how = fmt::format("{}: {} + {}", place_of(*old_rows).string(), old_rows->spec.name, how);
     add_fill(std::move(name), {experts(), base_.config.hidden}, std::move(how),
              [gates = moe_.gates, layer, old_rows, added] {
-               return router_rows(old_rows, gates->get(), added, layer);
+               return router_rows(old_rows, gates->get().table, added, layer);
              });
   }
 
@@ -106,7 +106,7 @@ class Steps {
     const int64_t first = std::ssize(moe_.models.experts), rows = std::ssize(moe_.models.shared_experts);
     add_fill(std::move(name), {rows, base_.config.hidden}, gate_mode(),
              [gates = moe_.gates, layer, first, rows] {
-               const GateTable& table = gates->get();
+               const GateTable& table = gates->get().table;
                const float* values = table.row(layer, first).data();
                return std::vector<float>(values, values + rows * table.hidden);
              });

@@ -24,7 +24,7 @@ std::vector<float> embedded(const std::vector<TokenSequence>& prompts, const Sto
   return sum;
 }
 
-GateTable make(const GateInput& input) {
+Gates make(const GateInput& input) {
   GateTable table(input.layers, std::ssize(input.experts), input.hidden);
   for (int64_t e = 0; e < table.experts; e++) {
     const ExpertTokens& expert = input.experts[static_cast<size_t>(e)];
@@ -37,7 +37,7 @@ GateTable make(const GateInput& input) {
     for (int64_t layer = 0; layer < table.layers; layer++)
       std::ranges::copy(row, table.row(layer, e).begin());
   }
-  return table;
+  return {std::move(table)};
 }
 
 }  // namespace

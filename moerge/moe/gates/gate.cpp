@@ -14,8 +14,8 @@ namespace {
 // For two unit rows with cosine c the condition number is sqrt((1 + c) / (1 - c)); it is 5 at c = 12/13.
 constexpr double kCollision = 12.0 / 13.0;
 
-const std::array<GateMode, 6> kModes = {kHidden,     kHiddenLast, kHiddenAvg,
-                                        kCheapEmbed, kRandom,     kUniformRandom};
+const std::array<GateMode, 8> kModes = {kHidden, kHiddenLast, kHiddenAvg, kRouterInput,
+                                        kRidge,  kCheapEmbed, kRandom,    kUniformRandom};
 
 }  // namespace
 

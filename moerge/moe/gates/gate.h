@@ -3,6 +3,7 @@
 // gate.cpp.
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 
 #include "moerge/formats/checkpoint.h"
 #include "moerge/model/prompt_encoder.h"
+#include "moerge/moe/routing_stats.h"
 
 namespace moerge {
 
@@ -25,6 +27,10 @@ struct GateTable {
         hidden(hidden_size),
         values(static_cast<size_t>(layer_count * expert_count * hidden_size)) {}
 
+  std::span<float> rows(int64_t layer) {
+    return std::span(values).subspan(static_cast<size_t>(layer * experts * hidden),
+                                     static_cast<size_t>(experts * hidden));
+  }
   std::span<float> row(int64_t layer, int64_t expert) {
     return std::span(values).subspan(static_cast<size_t>((layer * experts + expert) * hidden),
                                      static_cast<size_t>(hidden));
@@ -35,7 +41,9 @@ struct GateTable {
   }
 };
 
-enum class GateNeeds { nothing, embeddings, hidden_states };
+/// What a mode runs: nothing, a look at the base's embeddings, the base model, or the planned mixture with
+/// its attention and experts, whose routers the mode replaces while it runs.
+enum class GateNeeds { nothing, embeddings, base_pass, mixture_pass };
 
 struct ExpertTokens {
   std::vector<TokenSequence> positive, negative;
@@ -43,18 +51,34 @@ struct ExpertTokens {
 
 struct GateInput {
   int64_t layers = 0, hidden = 0;
-  std::vector<ExpertTokens> experts;        // empty lists where the mode needs nothing
+  std::vector<ExpertTokens> experts;  // empty lists where the mode needs nothing
+  int64_t routed = 0;                 // the first so many compete for tokens, the rest are shared experts
+  int64_t kept = 0;                   // experts of the base besides, whose rows stay as they are
+  int64_t experts_per_token = 1;
   const StoredTensor* embedding = nullptr;  // of the base model: [vocab, hidden]
-  PromptEncoder* encoder = nullptr;         // over the base model, where the mode needs hidden states
+  PromptEncoder* encoder = nullptr;         // over what the mode needs
   uint64_t seed = 0;
   std::vector<std::string> stream_names;  // one random stream a layer: the router tensors' names
+  int threads = 1;
+};
+
+/// Where the rows will send texts, counted while they are made.
+struct Forecast {
+  RoutingStats stats;
+  bool held_out;  // counted on texts that the rows were not made from
+};
+
+struct Gates {
+  GateTable table;
+  std::optional<Forecast> forecast = {};
+  std::vector<std::string> warnings = {};
 };
 
 struct GateMode {
   std::string_view name;
   std::string_view summary;
   GateNeeds needs;
-  GateTable (*make)(const GateInput& input);
+  Gates (*make)(const GateInput& input);
 };
 
 std::span<const GateMode> gate_modes();

@@ -21,7 +21,8 @@ class CountingEncoder final : public PromptEncoder {
         for (size_t i = 0; i < sequence.size(); i++)
           states.insert(states.end(), {static_cast<float>(sequence[i]), static_cast<float>(layer + 1),
                                        static_cast<float>(i)});
-      taps.entering(layer, states);
+      if (taps.entering) taps.entering(layer, states);
+      if (taps.router) taps.router({layer, states, {}, {}});
     }
   }
 
@@ -35,6 +36,7 @@ GateInput input_with(PromptEncoder* encoder) {
   input.hidden = 3;
   input.experts = {{.positive = {{5, 7}, {9}}, .negative = {}},
                    {.positive = {{1, 2, 3}}, .negative = {{4}, {6, 8}}}};
+  input.routed = 2;
   input.encoder = encoder;
   input.seed = 3;
   input.stream_names = {"layer.0", "layer.1"};
@@ -50,7 +52,7 @@ void expect_row(std::span<const float> row, std::vector<double> direction) {
 TEST(HiddenGates, LastTokens) {
   CountingEncoder encoder(2);
   for (const char* name : {"hidden", "hidden_last"}) {
-    const GateTable table = find_gate_mode(name)->make(input_with(&encoder));
+    const GateTable table = find_gate_mode(name)->make(input_with(&encoder)).table;
     expect_row(table.row(0, 0), {8, 1, 0.5});  // mean of {7, 1, 1} and {9, 1, 0}
     expect_row(table.row(1, 0), {8, 2, 0.5});
     expect_row(table.row(1, 1), {3 - 6, 0, 2 - 0.5});  // {3, 2, 2} minus the mean of {4, 2, 0} and {8, 2, 1}
@@ -59,7 +61,7 @@ TEST(HiddenGates, LastTokens) {
 
 TEST(HiddenGates, AverageOverTokensWithoutPadding) {
   CountingEncoder encoder(2);
-  const GateTable table = find_gate_mode("hidden_avg")->make(input_with(&encoder));
+  const GateTable table = find_gate_mode("hidden_avg")->make(input_with(&encoder)).table;
   expect_row(table.row(0, 0), {(6 + 9) / 2.0, 1, 0.25});
   expect_row(table.row(0, 1), {2 - (4 + 7) / 2.0, 0, 1 - 0.25});
 }
@@ -71,7 +73,7 @@ TEST(CheapEmbed, SumsEmbeddings) {
   const Checkpoint checkpoint(dir.path());
   GateInput input = input_with(nullptr);
   input.embedding = &checkpoint.at("e");
-  const GateTable table = find_gate_mode("cheap_embed")->make(input);
+  const GateTable table = find_gate_mode("cheap_embed")->make(input).table;
   const auto value = [](int token, int i) {
     return std::sin(static_cast<float>(token * 3 + i) * 0.37f + 1.7f) * 0.2f;
   };
@@ -94,19 +96,19 @@ TEST(CheapEmbed, SumsEmbeddings) {
 TEST(RandomGates, HaveTheirDistribution) {
   GateInput input = input_with(nullptr);
   input.hidden = 20000;
-  const GateTable normal = find_gate_mode("random")->make(input),
-                  uniform = find_gate_mode("uniform_random")->make(input);
+  const GateTable normal = find_gate_mode("random")->make(input).table,
+                  uniform = find_gate_mode("uniform_random")->make(input).table;
   double squares = 0;
   for (const float x : normal.values) squares += x * x;
   EXPECT_NEAR(squares / static_cast<double>(normal.values.size()), 1, 0.02);
   const auto [low, high] = std::ranges::minmax(uniform.values);
   EXPECT_NEAR(low, -1 / std::sqrt(20000.0), 1e-5);
   EXPECT_NEAR(high, 1 / std::sqrt(20000.0), 1e-5);
-  EXPECT_EQ(normal.values, find_gate_mode("random")->make(input).values);
+  EXPECT_EQ(normal.values, find_gate_mode("random")->make(input).table.values);
   EXPECT_FALSE(std::ranges::equal(normal.row(0, 0), normal.row(1, 0)));
   EXPECT_FALSE(std::ranges::equal(normal.row(0, 0), normal.row(0, 1)));
   input.seed = 4;
-  EXPECT_NE(normal.values, find_gate_mode("random")->make(input).values);
+  EXPECT_NE(normal.values, find_gate_mode("random")->make(input).table.values);
 }
 
 TEST(Collisions, AreNamed) {

@@ -5,41 +5,30 @@
 
 #include <algorithm>
 
+#include "moerge/moe/gates/gate_texts.h"
 #include "moerge/moe/gates/list.h"
+#include "moerge/tensor/least_squares.h"
 
 namespace moerge {
 namespace {
 
-struct Range {  // tokens of one prompt in the encoder's output, and the weight of its vector in the expert's
-                // row
-  int64_t expert, begin, end;
-  double weight;
-};
-
-GateTable from_states(const GateInput& input, bool average) {
-  std::vector<TokenSequence> sequences;
-  std::vector<Range> ranges;
-  int64_t tokens = 0;
-  for (size_t e = 0; e < input.experts.size(); e++)
-    for (const auto* prompts : {&input.experts[e].positive, &input.experts[e].negative}) {
-      const double sign = prompts == &input.experts[e].positive ? 1.0 : -1.0;
-      for (const TokenSequence& prompt : *prompts) {
-        const int64_t end = tokens + std::ssize(prompt);
-        ranges.push_back({static_cast<int64_t>(e), average ? tokens : end - 1, end,
-                          sign / static_cast<double>(prompts->size())});
-        sequences.push_back(prompt);
-        tokens = end;
-      }
-    }
-
-  GateTable table(input.layers, std::ssize(input.experts), input.hidden);
+Gates from_states(const GateInput& input, bool average) {
+  const GateTexts texts = gate_texts(input);
+  const std::vector<int64_t> meant = texts.meant(input);
+  Gates gates = {GateTable(input.layers, std::ssize(input.experts), input.hidden)};
+  GateTable& table = gates.table;
   std::vector<double> sums(static_cast<size_t>(table.experts * input.hidden));
-  const auto add_layer = [&](int64_t layer, std::span<const float> states) {
+  PassTaps taps;
+  taps.entering = [&](int64_t layer, std::span<const float> states) {
     std::ranges::fill(sums, 0.0);
-    for (const Range& range : ranges) {
-      double* sum = sums.data() + range.expert * input.hidden;
-      const double weight = range.weight / static_cast<double>(range.end - range.begin);
-      for (int64_t t = range.begin; t < range.end; t++) {
+    for (const GateTexts::Sequence& text : texts.of) {
+      const ExpertTokens& expert = input.experts[static_cast<size_t>(text.expert)];
+      const double prompts =
+          static_cast<double>(text.negative ? expert.negative.size() : expert.positive.size());
+      const int64_t begin = average ? text.begin : text.end - 1;
+      const double weight = (text.negative ? -1 : 1) / prompts / static_cast<double>(text.end - begin);
+      double* sum = sums.data() + text.expert * input.hidden;
+      for (int64_t t = begin; t < text.end; t++) {
         const float* state = states.data() + t * input.hidden;
         for (int64_t i = 0; i < input.hidden; i++) sum[i] += weight * state[i];
       }
@@ -51,19 +40,28 @@ GateTable from_states(const GateInput& input, bool average) {
       normalise(row);
     }
   };
-  input.encoder->encode(sequences, {.entering = add_layer});
-  return table;
+  if (input.kept == 0 && input.routed > 1) {
+    gates.forecast = Forecast{RoutingStats(input.layers, input.routed), false};
+    taps.router = [&](const RouterView& view) {
+      std::vector<float> logits(static_cast<size_t>(texts.tokens * input.routed));
+      const auto rows = table.rows(view.layer).first(static_cast<size_t>(input.routed * input.hidden));
+      multiply_rows(view.inputs, input.hidden, rows, logits, input.threads);
+      count_routing(*gates.forecast, input, view.layer, logits, meant);
+    };
+  }
+  input.encoder->encode(texts.sequences, taps);
+  return gates;
 }
 
-GateTable last_token(const GateInput& input) { return from_states(input, false); }
-GateTable mean_token(const GateInput& input) { return from_states(input, true); }
+Gates last_token(const GateInput& input) { return from_states(input, false); }
+Gates mean_token(const GateInput& input) { return from_states(input, true); }
 
 }  // namespace
 
 const GateMode kHidden = {"hidden", "hidden states of each prompt's last token (the default)",
-                          GateNeeds::hidden_states, last_token};
-const GateMode kHiddenLast = {"hidden_last", "another name of hidden", GateNeeds::hidden_states, last_token};
+                          GateNeeds::base_pass, last_token};
+const GateMode kHiddenLast = {"hidden_last", "another name of hidden", GateNeeds::base_pass, last_token};
 const GateMode kHiddenAvg = {"hidden_avg", "hidden states averaged over each prompt's tokens",
-                             GateNeeds::hidden_states, mean_token};
+                             GateNeeds::base_pass, mean_token};
 
 }  // namespace moerge

@@ -6,6 +6,8 @@
 namespace moerge {
 
 extern const GateMode kHidden, kHiddenLast, kHiddenAvg;  // hidden.cpp
+extern const GateMode kRouterInput;                      // router_input.cpp
+extern const GateMode kRidge;                            // ridge.cpp
 extern const GateMode kCheapEmbed;                       // cheap_embed.cpp
 extern const GateMode kRandom, kUniformRandom;           // random.cpp
 

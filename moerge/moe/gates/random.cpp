@@ -10,7 +10,7 @@ namespace moerge {
 namespace {
 
 template <typename Sample>
-GateTable fill(const GateInput& input, Sample sample) {
+Gates fill(const GateInput& input, Sample sample) {
   GateTable table(input.layers, std::ssize(input.experts), input.hidden);
   const size_t size = static_cast<size_t>(table.experts * table.hidden);
   for (int64_t layer = 0; layer < table.layers; layer++) {
@@ -18,14 +18,14 @@ GateTable fill(const GateInput& input, Sample sample) {
     float* values = table.row(layer, 0).data();
     for (size_t i = 0; i < size; i++) values[i] = sample(stream, i);
   }
-  return table;
+  return {std::move(table)};
 }
 
-GateTable normal(const GateInput& input) {
+Gates normal(const GateInput& input) {
   return fill(input, [](const RandomStream& stream, size_t i) { return stream.normal(i); });
 }
 
-GateTable uniform(const GateInput& input) {
+Gates uniform(const GateInput& input) {
   const float bound = 1.0f / std::sqrt(static_cast<float>(input.hidden));
   return fill(input,
               [bound](const RandomStream& stream, size_t i) { return (2 * stream.uniform(i) - 1) * bound; });
