@@ -29,6 +29,15 @@ set(CMAKE_BUILD_TYPE ${moerge_build_type})
 add_library(moerge_json INTERFACE)
 target_include_directories(moerge_json SYSTEM INTERFACE ${MOERGE_LLAMA_DIR}/vendor)
 
+# llama.cpp's Jinja engine, of all that lies in its common/ folder.
+set(common_dir ${MOERGE_LLAMA_DIR}/common)
+add_library(moerge_jinja STATIC EXCLUDE_FROM_ALL
+  ${common_dir}/json.cpp ${common_dir}/unicode.cpp ${common_dir}/jinja/lexer.cpp ${common_dir}/jinja/parser.cpp
+  ${common_dir}/jinja/runtime.cpp ${common_dir}/jinja/string.cpp ${common_dir}/jinja/value.cpp)
+target_include_directories(moerge_jinja SYSTEM PUBLIC ${common_dir} PRIVATE ${MOERGE_LLAMA_DIR}/vendor)
+target_link_libraries(moerge_jinja PRIVATE ggml)
+set_target_properties(moerge_jinja PROPERTIES COMPILE_OPTIONS -O2)  # fast in the sanitizer build as well
+
 # The one Rust library. Its target folder is shared by all presets: it is compiled once.
 find_program(MOERGE_CARGO cargo REQUIRED HINTS $ENV{HOME}/.cargo/bin)
 set(rust_dir ${CMAKE_SOURCE_DIR}/rust)

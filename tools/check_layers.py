@@ -10,6 +10,7 @@ RANK = {"base": 0, "tensor": 1, "formats": 2, "model": 3, "plan": 4, "engine": 4
 BORDERS = [
     (re.compile(r"^ggml\.h"), {"tensor", "engine"}),  # tensor/ has the quantisation kernels
     (re.compile(r"^(ggml-|gguf|llama)"), {"engine", "testing"}),
+    (re.compile(r"^jinja/"), {"engine"}),
     (re.compile(r"^yaml-cpp/"), {"base"}),
     (re.compile(r"^Eigen/"), {"tensor"}),
     (re.compile(r"^CLI/"), {"cli"}),

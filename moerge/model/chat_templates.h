@@ -12,6 +12,11 @@
 
 namespace moerge {
 
+/// One message of a conversation.
+struct ChatMessage {
+  std::string role, content;
+};
+
 struct BuiltInTemplate {
   std::string_view name, text;
   std::span<const std::string_view> tokens;  // what it writes and a tokenizer should have as one token each

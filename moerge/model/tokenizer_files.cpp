@@ -6,6 +6,7 @@
 #include "moerge/base/file.h"
 #include "moerge/base/json.h"
 #include "moerge/model/gguf_tokenizer.h"
+#include "moerge/model/hf_tokenizer.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -50,6 +51,19 @@ Tokenizer read_tokenizer(const Model& model) {
   if (!model.gguf()) return Tokenizer(model.path);
   const GgufTokenizer made = make_gguf_tokenizer(*model.gguf(), model.path.string());
   return Tokenizer(made.tokenizer_json, made.bos_token, model.path.string());
+}
+
+std::optional<std::string> find_eos_token(const Model& model) {
+  const auto settings = [&](const char* name) {
+    const fs::path file = model.path / name;
+    return fs::exists(file) ? read_json(file, kMaxConfigFile) : Json::object();
+  };
+  if (!model.gguf())
+    return stated_token(settings(kConfig), settings("special_tokens_map.json"), "eos_token", model.path).text;
+  const GgufTokenizer made = make_gguf_tokenizer(*model.gguf(), model.path.string());
+  return stated_token(parse_json(made.tokenizer_config_json, model.path.string()), Json::object(),
+                      "eos_token", model.path)
+      .text;
 }
 
 bool same_tokenizer_file(const Model& a, const Model& b) {

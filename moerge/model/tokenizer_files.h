@@ -2,6 +2,8 @@
 // The tokenizer of a model, wherever it comes from: files of its folder, or what its GGUF file says.
 
 #include <filesystem>
+#include <optional>
+#include <string>
 
 #include "moerge/model/model.h"
 #include "moerge/model/tokenizer.h"
@@ -14,6 +16,9 @@ bool has_tokenizer(const Model& model);
 
 /// Throws input or unsupported.
 Tokenizer read_tokenizer(const Model& model);
+
+/// The text of the end-of-sequence token that the model's files state, if they do. Throws input.
+std::optional<std::string> find_eos_token(const Model& model);
 
 /// True when the files that both models' tokens come from hold the same bytes; false where that takes more
 /// than a look.
