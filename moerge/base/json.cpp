@@ -18,9 +18,10 @@ const Json* member(const Json& object, const char* key) {
   fail(ErrorKind::input, "{}: \"{}\" should be {}, found {}", where, key, expected, value.type_name());
 }
 
-Json parse(std::string_view text, const std::string& where, std::optional<std::string_view> skip) {
+template <typename KeepMember>
+Json parse(std::string_view text, const std::string& where, KeepMember keep_member) {
   const auto keep = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::key) return !skip || value.get_ref<const std::string&>() != *skip;
+    if (event == Json::parse_event_t::key) return keep_member(value.get_ref<const std::string&>());
     const bool opens =
         event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
     if (opens && depth >= kMaxJsonDepth)
@@ -110,10 +111,17 @@ std::string set_json_member(std::string_view text, std::string_view key, const J
   return out.replace(scanner.place(), 1, added + "\n}");
 }
 
-Json parse_json(std::string_view text, const std::string& where) { return parse(text, where, {}); }
+Json parse_json(std::string_view text, const std::string& where) {
+  return parse(text, where, [](const std::string&) { return true; });
+}
 
 Json parse_json_without(std::string_view skip, std::string_view text, const std::string& where) {
-  return parse(text, where, skip);
+  return parse(text, where, [skip](const std::string& key) { return key != skip; });
+}
+
+Json parse_json_only(std::span<const std::string_view> keep, std::string_view text,
+                     const std::string& where) {
+  return parse(text, where, [keep](const std::string& key) { return std::ranges::count(keep, key) > 0; });
 }
 
 std::string json_text(const Json& json) {

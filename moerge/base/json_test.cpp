@@ -34,6 +34,15 @@ TEST(Json, LeavesMembersOut) {
   EXPECT_THROW(parse_json_without("big", R"({"big":)" + std::string(100, '['), "x"), Error);
 }
 
+TEST(Json, KeepsNamedMembersAlone) {
+  constexpr std::string_view kKeep[] = {"a", "c"};
+  EXPECT_EQ(parse_json_only(kKeep, R"({"a":[{"b":1,"c":2,"a":{"d":3}}],"b":{"a":4}})", "x").dump(),
+            R"({"a":[{"c":2,"a":{}}]})");
+  EXPECT_EQ(parse_json_only(kKeep, "[1]", "x").dump(), "[1]");
+  EXPECT_THROW(parse_json_only(kKeep, R"({"b":{"x":}})", "x"), Error);
+  EXPECT_THROW(parse_json_only(kKeep, R"({"b":)" + std::string(100, '['), "x"), Error);
+}
+
 TEST(Json, SaysWhereItIsWrong) {
   EXPECT_EQ(message_of("{\n  \"a\": }").rfind("config.json: not valid JSON: parse error at line 2", 0), 0u);
   EXPECT_NE(message_of("\"\xff\""), "");

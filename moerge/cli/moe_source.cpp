@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "moerge/base/file.h"
+#include "moerge/engine/chat_format.h"
 #include "moerge/moe/planned_model.h"
 
 namespace moerge {
@@ -23,6 +24,11 @@ class PlannedDecoder final : public PromptEncoder {
   PlannedModel planned_;
   StreamingDecoder decoder_;
 };
+
+ChatFormatter run_chat_template(const std::string& text, const std::string& bos, const std::string& eos) {
+  const auto format = std::make_shared<ChatFormat>(text, bos, eos, "this conversation");
+  return [format](const std::vector<ChatMessage>& messages) { return format->render(messages); };
+}
 
 }  // namespace
 
@@ -49,9 +55,11 @@ MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& option
   const Resolve resolve = [&](const std::string& reference) {
     return resolve_model(reference, yaml.parent_path(), environment);
   };
-  return plan_moe(
-      parse_moe_config(text, yaml.string(), options.allow_all_same), resolve,
-      {.layout = layout, .allow_mixed = options.allow_crimes, .seed = static_cast<uint64_t>(options.seed)});
+  return plan_moe(parse_moe_config(text, yaml.string(), options.allow_all_same), resolve,
+                  {.layout = layout,
+                   .allow_mixed = options.allow_crimes,
+                   .seed = static_cast<uint64_t>(options.seed),
+                   .make_chat_formatter = run_chat_template});
 }
 
 std::unique_ptr<PromptEncoder> make_encoder(const MoePlan& moe, const SourceOptions& options, int threads) {

@@ -106,16 +106,15 @@ std::string model_card(const MoePlan& moe, const std::string& name) {
                            link(*moe.models.base), count_experts(kept));
   for (size_t e = 0; e < moe.models.experts.size(); e++)
     out += fmt::format("{}. {} ({})\n", kept + static_cast<int64_t>(e), link(*moe.models.experts[e]),
-                       describe_prompts(moe.config.experts[e]));
+                       describe_prompts(moe, e));
   for (size_t e = 0; e < moe.models.shared_experts.size(); e++)
-    out +=
-        fmt::format("\nEvery token also passes through the shared expert {}, {}.\n",
-                    link(*moe.models.shared_experts[e]), describe_sharing(moe, moe.config.shared_experts[e]));
+    out += fmt::format("\nEvery token also passes through the shared expert {}, {}.\n",
+                       link(*moe.models.shared_experts[e]), describe_sharing(moe, e));
   out += fmt::format("\nRouters: gate_mode {}. Weights: {}.", code_span(moe.config.gate_mode),
                      info(moe.dtype).torch);
   if (moe.chat_template) out += fmt::format(" Chat template: {}.", code_span(moe.chat_template->origin));
   out += "\n\n## Configuration\n\n";
-  out += code_block("yaml", moe.config.yaml);
+  out += code_block("yaml", public_yaml(moe.config));
   return out + usage(name, moe.output->remote_code);
 }
 

@@ -6,21 +6,25 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include "moerge/base/error.h"
 #include "moerge/base/suggest.h"
 #include "moerge/base/yaml.h"
 #include "moerge/model/chat_templates.h"
+#include "moerge/moe/auto_mode.h"
 #include "moerge/moe/gates/gate.h"
 
 namespace moerge {
 namespace {
 
-constexpr std::array<std::string_view, 8> kTopKeys = {"base_model",   "experts",      "shared_experts",
-                                                      "gate_mode",    "dtype",        "experts_per_token",
-                                                      "architecture", "chat_template"};
-constexpr std::array<std::string_view, 5> kExpertKeys = {"source_model", "positive_prompts",
-                                                         "negative_prompts", "noise_scale", "residual_scale"};
+constexpr std::array<std::string_view, 9> kTopKeys = {"base_model",   "experts",       "shared_experts",
+                                                      "gate_mode",    "dtype",         "experts_per_token",
+                                                      "architecture", "chat_template", "max_tokens"};
+constexpr std::array<std::string_view, 7> kExpertKeys = {
+    "source_model", "positive_prompts", "negative_prompts", "noise_scale", "residual_scale",
+    "data",         "max_tokens"};
+constexpr std::string_view kAuto = "auto";
 constexpr std::array<std::string_view, 3> kDTypes = {"bfloat16", "float16", "float32"};
 
 // A model is a text, or mergekit's map {model: ..., lora: ...}, in which either is a text or {path: ...,
@@ -60,7 +64,46 @@ bool has_value(const YamlNode& map, std::string_view key) {
   return node && node->kind != YamlNode::Kind::null;
 }
 
-ExpertConfig read_expert(const YamlNode& node, YamlProblems& problems) {
+int64_t read_max_tokens(const YamlNode& map, int64_t fallback, YamlProblems& problems) {
+  const std::optional<int64_t> count = problems.integer(map, "max_tokens");
+  if (count && *count < 1)
+    problems.error(*map.find("max_tokens"),
+                   fmt::format("\"max_tokens\" should be at least 1, found {}", *count));
+  return std::max<int64_t>(1, count.value_or(fallback));
+}
+
+std::vector<TextSource> read_data(const YamlNode& map, const std::string& file, YamlProblems& problems) {
+  const YamlNode* node = map.find("data");
+  std::vector<TextSource> sources;
+  const auto add = [&](const YamlNode& item) {
+    if (item.kind != YamlNode::Kind::scalar || item.scalar.empty())
+      return problems.error(
+          item, fmt::format("\"data\" should be a path or a list of paths, found {}",
+                            item.kind == YamlNode::Kind::scalar ? "an empty text" : item.kind_name()));
+    sources.push_back({.written = item.scalar,
+                       .path = std::filesystem::path(file).parent_path() / item.scalar,
+                       .place = fmt::format("{}:{}:{}", file, item.line, item.column),
+                       .line = item.line,
+                       .column = item.column});
+  };
+  if (!node || node->kind == YamlNode::Kind::null) return sources;
+  if (node->kind != YamlNode::Kind::sequence) {
+    add(*node);
+    return sources;
+  }
+  std::ranges::for_each(node->items, add);
+  if (node->items.empty())
+    problems.error(*node, "\"data\" is an empty list: name a file or a folder, or leave it out");
+  return sources;
+}
+
+// What the defaults of the whole document are for an expert.
+struct Surroundings {
+  const std::string& file;
+  int64_t max_tokens;
+};
+
+ExpertConfig read_expert(const YamlNode& node, const Surroundings& around, YamlProblems& problems) {
   ExpertConfig expert;
   if (!problems.expect_map(node, "an expert")) return expert;
   problems.check_keys(node, kExpertKeys);
@@ -70,6 +113,8 @@ ExpertConfig read_expert(const YamlNode& node, YamlProblems& problems) {
     problems.error(node, "this expert has no \"source_model\"");
   expert.positive_prompts = problems.texts(node, "positive_prompts");
   expert.negative_prompts = problems.texts(node, "negative_prompts");
+  expert.data = read_data(node, around.file, problems);
+  expert.max_tokens = read_max_tokens(node, around.max_tokens, problems);
   expert.noise_scale = read_scale(node, "noise_scale", 0, problems);
   expert.residual_scale = read_scale(node, "residual_scale", 1, problems);
   if (expert.noise_scale < 0) problems.error(*node.find("noise_scale"), "\"noise_scale\" cannot be negative");
@@ -79,7 +124,8 @@ ExpertConfig read_expert(const YamlNode& node, YamlProblems& problems) {
   return expert;
 }
 
-std::vector<ExpertConfig> read_experts(const YamlNode& root, std::string_view key, YamlProblems& problems) {
+std::vector<ExpertConfig> read_experts(const YamlNode& root, std::string_view key, const Surroundings& around,
+                                       YamlProblems& problems) {
   std::vector<ExpertConfig> experts;
   const YamlNode* list = root.find(key);
   if (!list || list->kind == YamlNode::Kind::null) return experts;
@@ -90,15 +136,20 @@ std::vector<ExpertConfig> read_experts(const YamlNode& root, std::string_view ke
                     list->kind_name()));
     return experts;
   }
-  for (const YamlNode& item : list->items) experts.push_back(read_expert(item, problems));
+  for (const YamlNode& item : list->items) experts.push_back(read_expert(item, around, problems));
   return experts;
 }
 
 const GateMode* read_gate_mode(const YamlNode& root, MoeConfig& config, YamlProblems& problems) {
   if (const auto name = problems.text(root, "gate_mode")) config.gate_mode = *name;
+  if (config.gate_mode == kAuto) {
+    ChosenMode chosen = choose_gate_mode(config.experts);
+    config.gate_mode = chosen.name;
+    config.gate_mode_reason = std::move(chosen.reason);
+  }
   if (const GateMode* mode = find_gate_mode(config.gate_mode)) return mode;
-  std::vector<std::string_view> names;
-  std::string list;
+  std::vector<std::string_view> names = {kAuto};
+  std::string list = fmt::format("\n    {:<15} the best of these for what the experts come with", kAuto);
   for (const GateMode& mode : gate_modes()) {
     names.push_back(mode.name);
     list += fmt::format("\n    {:<15} {}", mode.name, mode.summary);
@@ -183,35 +234,37 @@ void check_prompts(const YamlNode& root, const MoeConfig& config, const GateMode
   const YamlNode& list = *root.find("experts");
   bool complete = true;
   for (size_t i = 0; i < config.experts.size(); i++) {
-    if (!config.experts[i].positive_prompts.empty()) continue;
+    if (!config.experts[i].positive_prompts.empty() || !config.experts[i].data.empty()) continue;
     complete = false;
     const YamlNode& item = list.items[i];
     const YamlNode* prompts = item.find("positive_prompts");
-    const bool reported =
-        item.kind != YamlNode::Kind::map || (prompts && prompts->kind == YamlNode::Kind::map);
+    const bool reported = item.kind != YamlNode::Kind::map || has_value(item, "data") ||
+                          (prompts && prompts->kind == YamlNode::Kind::map);
     if (reported) continue;
-    problems.error(list.items[i],
-                   fmt::format("expert {} (\"{}\") has no \"positive_prompts\", which gate_mode \"{}\" needs "
-                               "(gate_mode \"random\" needs none)",
-                               i, config.experts[i].source_model, mode.name));
+    problems.error(
+        list.items[i],
+        fmt::format(
+            "expert {} (\"{}\") has no \"positive_prompts\" and no \"data\", and gate_mode \"{}\" needs "
+            "one of them (gate_mode \"random\" needs none)",
+            i, config.experts[i].source_model, mode.name));
   }
   const auto prompts = [](const ExpertConfig& expert) {
-    return std::pair(expert.positive_prompts, expert.negative_prompts);
+    return std::tuple(expert.positive_prompts, expert.negative_prompts, expert.data);
   };
   const bool same = std::ranges::all_of(
       config.experts, [&](const ExpertConfig& e) { return prompts(e) == prompts(config.experts[0]); });
   if (complete && same && config.experts.size() > 1)
     problems.error(
-        list,
-        "all experts have the same prompts, so the router could not tell them apart: give each its own, or "
-        "use gate_mode \"random\"");
+        list, fmt::format("all experts have the same prompts{}, so the router could not tell them apart: "
+                          "give each its own, or use gate_mode \"random\"",
+                          config.experts[0].data.empty() ? "" : " and data"));
 }
 
 // Whether a shared expert needs prompts depends on the output family; this much does not.
 void check_shared_experts(const YamlNode& root, const MoeConfig& config, YamlProblems& problems) {
   for (size_t i = 0; i < config.shared_experts.size(); i++) {
     const ExpertConfig& expert = config.shared_experts[i];
-    if (expert.positive_prompts.empty() && !expert.negative_prompts.empty())
+    if (expert.positive_prompts.empty() && expert.data.empty() && !expert.negative_prompts.empty())
       problems.error(
           root.find("shared_experts")->items[i],
           "this shared expert has \"negative_prompts\" and no \"positive_prompts\" that they could "
@@ -252,8 +305,9 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
     config.base_model = *base;
   else if (is_unsaid(root, "base_model"))
     problems.error(root, "no \"base_model\": the model that gives attention, norms and embeddings");
-  config.experts = read_experts(root, "experts", problems);
-  config.shared_experts = read_experts(root, "shared_experts", problems);
+  const Surroundings around = {file, read_max_tokens(root, kDefaultMaxTokens, problems)};
+  config.experts = read_experts(root, "experts", around, problems);
+  config.shared_experts = read_experts(root, "shared_experts", around, problems);
   check_shared_experts(root, config, problems);
   const GateMode* mode = read_gate_mode(root, config, problems);
   read_dtype(root, config, problems);
@@ -272,6 +326,35 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
   problems.throw_if_any();
   config.warnings = problems.warnings();
   return config;
+}
+
+std::string public_yaml(const MoeConfig& config) {
+  std::string out = config.yaml;
+  std::vector<const TextSource*> sources;
+  for (const auto* experts : {&config.experts, &config.shared_experts})
+    for (const ExpertConfig& expert : *experts)
+      for (const TextSource& source : expert.data) sources.push_back(&source);
+  // From the end to the beginning, so that places stay true; what an alias names stands in one place.
+  const auto place = [](const TextSource* source) { return std::pair(source->line, source->column); };
+  std::ranges::sort(sources, std::ranges::greater(), place);
+  const auto repeated = std::ranges::unique(sources, {}, place);
+  sources.erase(repeated.begin(), repeated.end());
+  for (const TextSource* source : sources) {
+    const std::string name = public_name(*source);
+    if (name == source->written) continue;
+    size_t line = 0;
+    for (int i = 1; i < source->line && line < out.size(); i++)
+      line = std::min(out.find('\n', line), out.size() - 1) + 1;
+    size_t at = out.find(source->written, line + static_cast<size_t>(source->column) - 1);
+    if (at < out.find('\n', line)) {
+      out.replace(at, source->written.size(), name);
+      continue;
+    }
+    // Escaped or folded: wherever the path is.
+    while ((at = out.find(source->written)) != std::string::npos)
+      out.replace(at, source->written.size(), name);
+  }
+  return out;
 }
 
 void settle_experts_per_token(MoeConfig& config, int64_t existing_experts, int64_t existing) {

@@ -7,15 +7,20 @@
 #include <string_view>
 #include <vector>
 
+#include "moerge/moe/text_files.h"
 #include "moerge/tensor/dtype.h"
 
 namespace moerge {
 
+inline constexpr int64_t kDefaultMaxTokens = 16384;
+
 struct ExpertConfig {
   std::string source_model;
   std::vector<std::string> positive_prompts, negative_prompts;
-  double noise_scale = 0;     // standard deviation of noise added to the FFN weights; 0: none
-  double residual_scale = 1;  // factor on ffn_down
+  std::vector<TextSource> data;            // files and folders of text, further prompts
+  int64_t max_tokens = kDefaultMaxTokens;  // of the data
+  double noise_scale = 0;                  // standard deviation of noise added to the FFN weights; 0: none
+  double residual_scale = 1;               // factor on ffn_down
 };
 
 /// Where the output's chat template comes from. A text that could mean several things means the first of
@@ -33,6 +38,7 @@ struct MoeConfig {
   std::string base_model;
   std::vector<ExpertConfig> experts, shared_experts;
   std::string gate_mode = "hidden";
+  std::string gate_mode_reason;         // why "auto" became this mode; empty: the mode was named
   std::optional<DType> dtype;           // of the output; empty: the base model's
   int64_t experts_per_token = 0;        // 0: not said
   std::string experts_per_token_place;  // "FILE:LINE:COLUMN" of it, or of the experts where it is not said
@@ -49,6 +55,10 @@ struct MoeConfig {
 /// is relative is relative to its folder. Throws config with all problems at once, one "FILE:LINE:COLUMN:
 /// message" a line. `allow_all_same`: experts may all be one model.
 MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool allow_all_same);
+
+/// The document for a model card: of what "data" names it has the file names alone, not where they lie on
+/// somebody's disk.
+std::string public_yaml(const MoeConfig& config);
 
 /// Once the base is known: fills in experts_per_token where it was not said (`existing`: of a mixture as the
 /// base, whose number is kept; 2 for a dense base) and throws config when there are fewer experts than that.

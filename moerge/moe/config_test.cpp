@@ -233,5 +233,91 @@ TEST(MoeConfig, UnknownChatTemplate) {
   expect_refused(kTwo + "chat_templat: base\n", "chat_template");
 }
 
+const std::string kData = R"(base_model: base
+max_tokens: 100
+experts:
+  - source_model: a
+    data: text/a.txt
+  - source_model: b
+    positive_prompts: [maths]
+    data: ["/home/me/b.jsonl", 'more/']
+    max_tokens: 7
+)";
+
+TEST(MoeConfig, ReadsData) {
+  const MoeConfig config = parse_moe_config(kData, "folder/c.yaml", false);
+  const ExpertConfig &a = config.experts[0], &b = config.experts[1];
+  ASSERT_EQ(a.data.size(), 1u);
+  EXPECT_EQ(a.data[0].written, "text/a.txt");
+  EXPECT_EQ(a.data[0].path, "folder/text/a.txt");
+  EXPECT_EQ(a.data[0].place, "folder/c.yaml:5:11");
+  EXPECT_EQ(a.max_tokens, 100);
+  ASSERT_EQ(b.data.size(), 2u);
+  EXPECT_EQ(b.data[0].path, "/home/me/b.jsonl");
+  EXPECT_EQ(b.data[1].place, "folder/c.yaml:8:32");
+  EXPECT_EQ(b.max_tokens, 7);
+  EXPECT_EQ(parse(kTwo).experts[0].max_tokens, 16384);
+  EXPECT_TRUE(parse(kTwo).experts[0].data.empty());
+}
+
+TEST(MoeConfig, ThePublicDocumentHasNoFolders) {
+  std::string expected = kData;
+  for (const auto& [from, to] : {std::pair("text/a.txt", "a.txt"), std::pair("/home/me/b.jsonl", "b.jsonl"),
+                                 std::pair("'more/'", "'more'")})
+    expected.replace(expected.find(from), std::string_view(from).size(), to);
+  EXPECT_EQ(public_yaml(parse(kData)), expected);
+  EXPECT_EQ(public_yaml(parse(kTwo)), kTwo);
+  const std::string aliases =
+      "base_model: x/y\nexperts:\n  - {source_model: x/y, data: &d [x/y]} # x/y\n  - source_model: b\n    "
+      "data: "
+      "[\n      x/y, z]\n";
+  EXPECT_EQ(public_yaml(parse(aliases)),
+            "base_model: x/y\nexperts:\n  - {source_model: x/y, data: &d [y]} # x/y\n  - source_model: b\n   "
+            " data: "
+            "[\n      y, z]\n");
+}
+
+TEST(MoeConfig, DataOfTheWrongKind) {
+  const std::string message = message_of(
+      "base_model: base\nmax_tokens: 0\nexperts:\n  - source_model: a\n    data: {a: b}\n  - source_model: "
+      "b\n"
+      "    data: [x, [y], '', null]\n    max_tokens: -3\n  - source_model: c\n    data: []\n    max_tokens: "
+      "1.5\n"
+      "  - source_model: d\n    dat: x\n    positive_prompts: [d]\n");
+  for (const char* sentence :
+       {"c.yaml:2:13: \"max_tokens\" should be at least 1, found 0",
+        "c.yaml:5:11: \"data\" should be a path or a list of paths, found a map",
+        "c.yaml:7:15: \"data\" should be a path or a list of paths, found a list",
+        "c.yaml:7:20: \"data\" should be a path or a list of paths, found an empty text",
+        "c.yaml:7:24: \"data\" should be a path or a list of paths, found nothing",
+        "c.yaml:8:17: \"max_tokens\" should be at least 1, found -3",
+        "c.yaml:10:11: \"data\" is an empty list", "c.yaml:11:17: \"max_tokens\"", "c.yaml:13:5: "})
+    EXPECT_NE(message.find(sentence), std::string::npos) << sentence << "\n" << message;
+  EXPECT_EQ(message.find("positive_prompts"), std::string::npos) << message;
+}
+
+TEST(MoeConfig, DataIsAsGoodAsPrompts) {
+  const std::string bare =
+      "base_model: x\nexperts:\n  - source_model: a\n    data: a.txt\n  - source_model: b\n";
+  EXPECT_EQ(message_of(bare + "    data: b.txt\n"), "");
+  EXPECT_EQ(
+      message_of(bare),
+      "c.yaml:5:5: expert 1 (\"b\") has no \"positive_prompts\" and no \"data\", and gate_mode \"hidden\" "
+      "needs one of them (gate_mode \"random\" needs none)");
+  EXPECT_EQ(
+      message_of(bare + "    data: [a.txt]\n"),
+      "c.yaml:3:3: all experts have the same prompts and data, so the router could not tell them apart: give "
+      "each its own, or use gate_mode \"random\"");
+}
+
+TEST(MoeConfig, AutoBecomesAMode) {
+  const MoeConfig config = parse(kData + "gate_mode: auto\n");
+  EXPECT_EQ(config.gate_mode, "ridge");
+  EXPECT_EQ(config.gate_mode_reason, "every expert has data");
+  EXPECT_EQ(parse(kTwo + "gate_mode: auto\n").gate_mode, "hidden");
+  EXPECT_EQ(parse(kTwo + "gate_mode: hidden\n").gate_mode_reason, "");
+  expect_refused(kTwo + "gate_mode: atuo\n", "(did you mean \"auto\"?)");
+}
+
 }  // namespace
 }  // namespace moerge

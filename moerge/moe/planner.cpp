@@ -5,8 +5,10 @@
 #include <algorithm>
 
 #include "moerge/base/error.h"
+#include "moerge/model/mixture.h"
 #include "moerge/model/tokenizer_files.h"
 #include "moerge/moe/check.h"
+#include "moerge/moe/expert_texts.h"
 #include "moerge/moe/grow.h"
 #include "moerge/moe/steps.h"
 
@@ -131,12 +133,30 @@ bool only_copied(const Model& base) {
   return !base.gguf() && !std::filesystem::exists(base.path / "tokenizer.json");
 }
 
-void prepare_gates(MoePlan& moe, uint64_t seed) {
+// What a mode cannot do with these models and prompts.
+void check_gate_mode(MoePlan& moe) {
+  if (moe.gate_mode->needs != GateNeeds::mixture_pass) return;
+  if (moe.models.kept_experts() > 0)
+    fail(ErrorKind::config,
+         "{}: gate_mode \"{}\" fits the rows of all experts together, and there is no text for the {} that "
+         "\"{}\" has already: use gate_mode \"router_input\"",
+         moe.config.file, moe.gate_mode->name, count_experts(moe.models.kept_experts()),
+         moe.models.base->name);
+  const auto negative = std::ranges::find_if(
+      moe.config.experts, [](const ExpertConfig& expert) { return !expert.negative_prompts.empty(); });
+  if (negative != moe.config.experts.end())
+    moe.warnings.push_back(fmt::format(
+        "gate_mode {} makes no use of \"negative_prompts\": every expert is set against the texts of "
+        "the others",
+        moe.gate_mode->name));
+}
+
+void prepare_gates(MoePlan& moe, const PlanOptions& options) {
   const Model& base = *moe.models.base;
   moe.gate_input.layers = base.config.layers;
   moe.gate_input.hidden = base.config.hidden;
   moe.gate_input.embedding = &base.tensor(Role::embedding);
-  moe.gate_input.seed = seed;
+  moe.gate_input.seed = options.seed;
   moe.gate_input.routed = std::ssize(moe.models.experts);
   moe.gate_input.kept = moe.models.kept_experts();
   moe.gate_input.experts_per_token = moe.config.experts_per_token;
@@ -145,6 +165,7 @@ void prepare_gates(MoePlan& moe, uint64_t seed) {
   if (moe.gate_mode->needs == GateNeeds::nothing) {
     const size_t shared = moe.output->routes_shared_experts() ? moe.config.shared_experts.size() : 0;
     moe.gate_input.experts.resize(moe.config.experts.size() + shared);
+    moe.expert_data_tokens.resize(moe.gate_input.experts.size());
     if (!has_tokenizer(base)) return;
     if (only_copied(base)) {
       try {
@@ -158,8 +179,12 @@ void prepare_gates(MoePlan& moe, uint64_t seed) {
       return;
     }
   }
+  check_gate_mode(moe);
   const Tokenizer tokenizer = read_tokenizer(base);
-  if (moe.gate_mode->needs != GateNeeds::nothing) tokenise_prompts(moe, tokenizer);
+  if (moe.gate_mode->needs != GateNeeds::nothing) {
+    tokenise_prompts(moe, tokenizer);
+    add_texts(moe, tokenizer, options);
+  }
   compare_tokenizers(moe, tokenizer);
 }
 
@@ -211,7 +236,7 @@ MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& op
   moe.dtype =
       moe.config.dtype.value_or(base.dtype.value_or(moe.models.base->tensor(Role::embedding).spec.dtype));
   moe.chat_template = choose_chat_template(moe.config, moe.models, moe.warnings);
-  prepare_gates(moe, options.seed);
+  prepare_gates(moe, options);
   moe.plan.seed = options.seed;
   moe.plan.steps = make_steps(moe, moe.layout);
   moe.model_config = moe.output->make_config(moe.models, moe.config, moe.dtype);

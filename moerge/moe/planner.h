@@ -13,6 +13,7 @@
 #include "moerge/moe/config.h"
 #include "moerge/moe/gates/gate.h"
 #include "moerge/moe/outputs/output.h"
+#include "moerge/moe/text_rows.h"
 #include "moerge/plan/plan.h"
 
 namespace moerge {
@@ -21,6 +22,9 @@ struct PlanOptions {
   Layout layout = Layout::per_expert;
   bool allow_mixed = false;  // --allow-crimes
   uint64_t seed = 0;
+  /// Runs chat templates: from a template and the texts of the special tokens (empty: none).
+  std::function<ChatFormatter(const std::string& text, const std::string& bos, const std::string& eos)>
+      make_chat_formatter = {};
 };
 
 /// Where a model reference points; throws config when nowhere.
@@ -47,6 +51,8 @@ struct MoePlan {
   std::vector<std::string> warnings;
   int64_t total_parameters = 0, active_parameters = 0;  // active: used for one token
   int64_t prompts = 0, prompt_tokens = 0;
+  int64_t data_sequences = 0, data_tokens = 0;
+  std::vector<int64_t> expert_data_tokens;  // as in gate_input.experts
 };
 
 /// Throws config or unsupported with every problem found, one a line.

@@ -24,11 +24,12 @@ std::string written_text(const Plan& plan, int64_t max_shard_bytes);
 /// "24.2B", "1.0M".
 std::string human_count(int64_t count);
 
-/// "5 prompts, 1 negative", "no prompts".
-std::string describe_prompts(const ExpertConfig& expert);
+/// Of one of the experts that the gate mode makes rows for (as in gate_input.experts): "5 prompts, 1
+/// negative", "no prompts", "5 prompts, 16384 tokens of text".
+std::string describe_prompts(const MoePlan& moe, size_t expert);
 
-/// How much of the shared expert a token gets: "weighed by a router of its own (5 prompts)", "added to every
+/// How much of a shared expert a token gets: "weighed by a router of its own (5 prompts)", "added to every
 /// token".
-std::string describe_sharing(const MoePlan& moe, const ExpertConfig& expert);
+std::string describe_sharing(const MoePlan& moe, size_t shared_expert);
 
 }  // namespace moerge

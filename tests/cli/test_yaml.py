@@ -172,7 +172,7 @@ experts:
 def test_prompts_are_needed(case, mode):
     refused(case, f"base_model: base\ngate_mode: {mode}\nexperts:\n  - source_model: one\n"
                   "  - source_model: two\n    positive_prompts: []\n",
-            f'moe.yaml:4:5: expert 0 ("one") has no "positive_prompts", which gate_mode "{mode}" needs '
+            f'moe.yaml:4:5: expert 0 ("one") has no "positive_prompts" and no "data", and gate_mode "{mode}" needs one of them '
             '(gate_mode "random" needs none)',
             f'moe.yaml:5:5: expert 1 ("two") has no "positive_prompts"')
 

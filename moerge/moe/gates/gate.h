@@ -46,7 +46,7 @@ struct GateTable {
 enum class GateNeeds { nothing, embeddings, base_pass, mixture_pass };
 
 struct ExpertTokens {
-  std::vector<TokenSequence> positive, negative;
+  std::vector<TokenSequence> positive, negative;  // positive: prompts first, then data
 };
 
 struct GateInput {

@@ -68,13 +68,14 @@ std::string why_not_these_shared_experts(const OutputArchitecture& output, const
     return fmt::format("{} has room for one shared expert, and \"shared_experts\" lists {}", output.name,
                        shared.size());
   for (const ExpertConfig& expert : shared) {
-    const bool has_prompts = !expert.positive_prompts.empty() || !expert.negative_prompts.empty();
+    const bool has_prompts =
+        !expert.positive_prompts.empty() || !expert.negative_prompts.empty() || !expert.data.empty();
     if (has_prompts && !output.routes_shared_experts())
       return fmt::format(
           "{} gives its shared expert every token at full weight, so prompts say nothing about it: "
           "remove the prompts of \"{}\" under \"shared_experts\"",
           output.name, expert.source_model);
-    if (expert.positive_prompts.empty() && output.routes_shared_experts() &&
+    if (expert.positive_prompts.empty() && expert.data.empty() && output.routes_shared_experts() &&
         find_gate_mode(config.gate_mode)->needs != GateNeeds::nothing)
       return fmt::format(
           "{} weighs its shared expert by a router of its own, which gate_mode \"{}\" makes from prompts: "
