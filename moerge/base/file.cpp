@@ -29,7 +29,7 @@ struct stat stat_of(int fd, const fs::path& path) {
 
 // Where the kernel cannot copy between these two files (other file system, old kernel).
 void copy_by_hand(const File& source, int64_t from, File& target, int64_t to, int64_t count) {
-  std::vector<std::byte> buffer(static_cast<size_t>(std::min<int64_t>(count, 1 << 20)));
+  std::vector<std::byte> buffer(static_cast<size_t>(std::min(count, kCopyBuffer)));
   while (count > 0) {
     const std::span part(buffer.data(), static_cast<size_t>(std::min<int64_t>(count, std::ssize(buffer))));
     source.read_at(from, part);

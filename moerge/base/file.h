@@ -42,6 +42,9 @@ class File {
   std::filesystem::path path_;
 };
 
+/// Memory that copy_range() takes where the kernel refuses.
+inline constexpr int64_t kCopyBuffer = 1 << 20;
+
 /// Copies bytes between files inside the kernel (copy_file_range: shares blocks where the file system can),
 /// by read and write where the kernel refuses. Checks for an interrupt every 64 MB.
 void copy_range(const File& source, int64_t source_offset, File& target, int64_t target_offset,

@@ -42,6 +42,16 @@ const FileType& wide_type(const Plan& plan) {
   return *parse_file_types(first && first->out.dtype == DType::bf16 ? "bf16" : "f16").front();
 }
 
+ExportSource describe_moe(const MoePlan& moe, const std::string& name) {
+  return {.folder = moe.models.base->path,
+          .config = moe.model_config,
+          .card = model_card(moe, name),
+          .name = name,
+          .tokenizer = moe.models.base->gguf(),
+          .chat_template = moe.chat_template ? std::optional(moe.chat_template->text) : std::nullopt,
+          .where = moe.config.file};
+}
+
 struct OpenSource::State {
   std::string name;
   std::vector<std::string> warnings;
@@ -114,14 +124,7 @@ const Plan& OpenSource::plan() const { return state_->moe ? state_->moe->plan : 
 const std::vector<std::string>& OpenSource::warnings() const { return state_->warnings; }
 
 ExportSource OpenSource::describe(const std::string& name) const {
-  if (const MoePlan* moe = state_->moe.get())
-    return {.folder = moe->models.base->path,
-            .config = moe->model_config,
-            .card = model_card(*moe, name),
-            .name = name,
-            .tokenizer = moe->models.base->gguf(),
-            .chat_template = moe->chat_template ? std::optional(moe->chat_template->text) : std::nullopt,
-            .where = moe->config.file};
+  if (state_->moe) return describe_moe(*state_->moe, name);
   if (const Model* model = state_->model.get(); model && (model->gguf() || model->origin))
     return {.folder = model->path,
             .config = state_->config,

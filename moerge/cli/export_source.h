@@ -20,6 +20,9 @@ bool is_yaml(const std::filesystem::path& path);
 /// BF16 or F16, as the weights are: by llama.cpp's rule, the first matrix of such a type, by name; else F16.
 const FileType& wide_type(const Plan& plan);
 
+/// Of a planned mixture, for the exporter; `name`: of the model to be written.
+ExportSource describe_moe(const MoePlan& moe, const std::string& name);
+
 class OpenSource {
  public:
   /// Opens and checks everything but weights. Throws what planning throws.

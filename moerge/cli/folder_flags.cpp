@@ -3,6 +3,11 @@
 #include "moerge/cli/arguments.h"
 
 namespace moerge {
+namespace {
+
+constexpr const char *kFilesGroup = "Files", *kReportGroup = "What is reported";
+
+}  // namespace
 
 BuildOptions FolderFlags::build_options() const {
   return {.out = out,
@@ -18,10 +23,20 @@ Verbosity FolderFlags::level() const {
   return quiet ? Verbosity::quiet : verbosity > 0 ? Verbosity::verbose : Verbosity::normal;
 }
 
-void add_file_flags(CLI::App& app, FolderFlags& flags, const std::string& tokenizer) {
-  const std::string files = "Files";
+void add_shard_flag(CLI::App& app, FolderFlags& flags) {
   app.add_option("--out-shard-size", flags.shard_size, "bytes per file: 5B, 500M, 200k (B is 10^9) (5B)")
-      ->group(files);
+      ->group(kFilesGroup);
+}
+
+void add_cache_flag(CLI::App& app, FolderFlags& flags) {
+  app.add_option("--transformers-cache", flags.cache,
+                 "look for models here instead of the Hugging Face cache")
+      ->group(kFilesGroup);
+}
+
+void add_file_flags(CLI::App& app, FolderFlags& flags, const std::string& tokenizer) {
+  const std::string files = kFilesGroup;
+  add_shard_flag(app, flags);
   app.add_flag("--overwrite", flags.overwrite, "replace a model that OUT holds")->group(files);
   app.add_flag("--copy-tokenizer,!--no-copy-tokenizer", flags.copy_tokenizer,
                "copy the " + tokenizer + "'s tokenizer (on)")
@@ -30,9 +45,7 @@ void add_file_flags(CLI::App& app, FolderFlags& flags, const std::string& tokeni
       ->group(files);
   app.add_flag("--verify", flags.verify, "reopen the result and compare every tensor with its source")
       ->group(files);
-  app.add_option("--transformers-cache", flags.cache,
-                 "look for models here instead of the Hugging Face cache")
-      ->group(files);
+  add_cache_flag(app, flags);
 }
 
 void add_thread_flag(CLI::App& app, FolderFlags& flags) {
@@ -41,10 +54,14 @@ void add_thread_flag(CLI::App& app, FolderFlags& flags) {
       ->group(kWorkGroup);
 }
 
+void add_json_flag(CLI::App& app, FolderFlags& flags) {
+  app.add_flag("--json", flags.json, "print the plan as JSON on stdout")->group(kReportGroup);
+}
+
 void add_report_flags(CLI::App& app, FolderFlags& flags) {
-  const std::string report = "What is reported";
+  const std::string report = kReportGroup;
   app.add_flag("--dry-run", flags.dry_run, "check everything, print the plan, write nothing")->group(report);
-  app.add_flag("--json", flags.json, "print the plan as JSON on stdout")->group(report);
+  add_json_flag(app, flags);
   app.add_flag("--quiet,!--no-quiet", flags.quiet, "warnings and errors only")->group(report);
   app.add_flag("-v,--verbose", flags.verbosity, "say more")->group(report);
 }

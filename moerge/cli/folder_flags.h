@@ -20,10 +20,13 @@ struct FolderFlags {
   Verbosity level() const;
 };
 
-/// The groups "Files", "How the work is done" (threads only) and "What is reported". `tokenizer`: whose, for
-/// the help.
+/// Flags of the groups "Files", "How the work is done" (threads only) and "What is reported". `tokenizer`:
+/// whose, for the help.
+void add_shard_flag(CLI::App& app, FolderFlags& flags);
+void add_cache_flag(CLI::App& app, FolderFlags& flags);
 void add_file_flags(CLI::App& app, FolderFlags& flags, const std::string& tokenizer);
 void add_thread_flag(CLI::App& app, FolderFlags& flags);
+void add_json_flag(CLI::App& app, FolderFlags& flags);
 void add_report_flags(CLI::App& app, FolderFlags& flags);
 
 /// What --dry-run prints: the summary of a plan, and its steps where `every_step`.

@@ -10,8 +10,7 @@
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
-#include "moerge/cli/folder_flags.h"
-#include "moerge/cli/moe_source.h"
+#include "moerge/cli/moe_flags.h"
 #include "moerge/moe/build.h"
 #include "moerge/moe/forecast.h"
 #include "moerge/moe/summary.h"
@@ -46,28 +45,10 @@ constexpr ForeignFlag kForeign[] = {
     {"--safe-serialization,!--no-safe-serialization", false, "the result is always safetensors"},
 };
 
-struct Arguments : FolderFlags {
-  std::string config, layout = "per-expert";
-  SourceOptions how;
-};
-
-void add_flags(CLI::App& app, Arguments& a) {
-  app.add_option("CONFIG", a.config, "YAML file: base_model, experts, gate_mode, ...")->required();
+void add_flags(CLI::App& app, MoeFlags& a) {
+  add_config(app, a);
   app.add_option("OUT", a.out, "folder to write the model to")->required();
-  const std::string what = "What is built";
-  app.add_option("--layout", a.layout,
-                 "expert tensors: per-expert (every reader knows it) or fused (transformers 5's own)")
-      ->check(CLI::IsMember({"per-expert", "fused"}))
-      ->group(what);
-  app.add_flag("--allow-crimes,!--no-allow-crimes", a.how.allow_crimes,
-               "combine models of different types, such as llama and mistral")
-      ->group(what);
-  app.add_flag("--i-understand-this-is-not-useful-without-training", a.how.allow_all_same,
-               "allow all experts to be one model")
-      ->group(what);
-  app.add_option("--random-seed", a.how.seed, "seed of random gates and noise (0)")
-      ->check(whole_number)
-      ->group(what);
+  add_moe_flags(app, a);
   add_file_flags(app, a, "base");
   const std::string work = kWorkGroup;
   add_thread_flag(app, a);
@@ -76,13 +57,6 @@ void add_flags(CLI::App& app, Arguments& a) {
   app.add_flag("--load-in-4bit", a.how.four_bit, "compute hidden states with 4-bit weights")->group(work);
   app.add_flag("--load-in-8bit", a.how.eight_bit, "compute hidden states with 8-bit weights")->group(work);
   add_report_flags(app, a);
-}
-
-MoePlan make_plan(const Arguments& a) {
-  std::error_code error;
-  if (!std::filesystem::exists(a.config, error))
-    fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", a.config);
-  return plan_yaml(a.config, a.how, a.layout == "fused" ? Layout::fused : Layout::per_expert);
 }
 
 void report_collisions(const MoePlan& moe, Reporter& reporter) {
@@ -104,7 +78,7 @@ void report_collisions(const MoePlan& moe, Reporter& reporter) {
 }  // namespace
 
 int run_moe(std::string_view program, const std::vector<std::string>& arguments) {
-  Arguments a;
+  MoeFlags a;
   CLI::App app(
       "Makes a mixture of experts: attention, norms and embeddings from the base model, the FFN of every "
       "layer from\n"
@@ -138,11 +112,11 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
     if (foreign[i]->count() > 0)
       reporter.info(fmt::format("{} has no effect: {}", foreign[i]->get_name(), kForeign[i].reason));
 
-  a.how.cache = a.cache;
   const BuildOptions options = a.build_options();
   check_output_folder(options.out, options.overwrite);
   check_device(decoder_options(a.how, a.threads).device);
-  MoePlan moe = make_plan(a);
+  MoePlan moe = open_config(a);
+  complete_plan(moe, a.plan_options());
   for (const std::string& warning : moe.warnings) reporter.warning(warning);
   check_build(moe, options);
   // Made for a dry run as well: it has refusals of its own.

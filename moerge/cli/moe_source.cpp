@@ -49,17 +49,26 @@ DecoderOptions decoder_options(const SourceOptions& options, int threads) {
   return out;
 }
 
-MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& options, Layout layout) {
+PlanOptions plan_options(const SourceOptions& options, Layout layout) {
+  return {.layout = layout,
+          .allow_mixed = options.allow_crimes,
+          .seed = static_cast<uint64_t>(options.seed),
+          .make_chat_formatter = run_chat_template};
+}
+
+MoePlan open_yaml(const std::filesystem::path& yaml, const SourceOptions& options) {
   const std::string text = read_file(yaml, kMaxConfig);
   const Environment environment = environment_of(options);
   const Resolve resolve = [&](const std::string& reference) {
     return resolve_model(reference, yaml.parent_path(), environment);
   };
-  return plan_moe(parse_moe_config(text, yaml.string(), options.allow_all_same), resolve,
-                  {.layout = layout,
-                   .allow_mixed = options.allow_crimes,
-                   .seed = static_cast<uint64_t>(options.seed),
-                   .make_chat_formatter = run_chat_template});
+  return open_moe(parse_moe_config(text, yaml.string(), options.allow_all_same), resolve);
+}
+
+MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& options, Layout layout) {
+  MoePlan moe = open_yaml(yaml, options);
+  complete_plan(moe, plan_options(options, layout));
+  return moe;
 }
 
 std::unique_ptr<PromptEncoder> make_encoder(const MoePlan& moe, const SourceOptions& options, int threads) {

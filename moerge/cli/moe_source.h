@@ -25,7 +25,11 @@ Environment environment_of(const SourceOptions& options);
 /// Leaves one of the threads to the copying (or quantising) that goes on meanwhile.
 DecoderOptions decoder_options(const SourceOptions& options, int threads);
 
-/// Throws what parsing, resolving and planning throw.
+PlanOptions plan_options(const SourceOptions& options, Layout layout);
+
+/// open_moe() of a YAML. Throws what parsing and resolving throw.
+MoePlan open_yaml(const std::filesystem::path& yaml, const SourceOptions& options);
+/// The whole plan. Throws what planning throws as well.
 MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& options, Layout layout);
 
 /// Over the base model or the planned mixture; null where the gate mode runs neither. `moe` must outlive it and

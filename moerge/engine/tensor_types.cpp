@@ -1,38 +1,16 @@
 #include "moerge/engine/tensor_types.h"
 
 #include <llama.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <map>
 #include <regex>
 
 #include "moerge/base/error.h"
-#include "moerge/base/file.h"
+#include "moerge/engine/hollow_file.h"
 #include "moerge/engine/llama_log.h"
 
 namespace moerge {
 namespace {
-
-// A file of the given size that takes memory for `header` only.
-class HollowFile {
- public:
-  HollowFile(std::string_view header, int64_t size) : fd_(memfd_create("moerge-gguf", MFD_CLOEXEC)) {
-    if (fd_ < 0) fail_errno("cannot create", "a file in memory");
-    const bool sized = ftruncate(fd_, size) == 0;
-    if (!sized || pwrite(fd_, header.data(), header.size(), 0) != std::ssize(header)) {
-      close(fd_);
-      fail_errno("cannot write", "a file in memory");
-    }
-  }
-  HollowFile(const HollowFile&) = delete;
-  HollowFile& operator=(const HollowFile&) = delete;
-  ~HollowFile() { close(fd_); }
-  std::string path() const { return fmt::format("/proc/self/fd/{}", fd_); }
-
- private:
-  int fd_;
-};
 
 ggml_type type_of(DType dtype) { return static_cast<ggml_type>(info(dtype).gguf_id); }
 

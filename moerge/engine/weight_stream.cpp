@@ -84,7 +84,7 @@ bool WeightStream::is_mapped(const Loaded& weight) const {
          weight.tensor->type == stored_type(stored.spec.dtype);
 }
 
-void WeightStream::load(int64_t layer, std::span<const Role> roles, int64_t expert) {
+void WeightStream::list(int64_t layer, std::span<const Role> roles, int64_t expert) {
   loaded_.clear();
   context_.reset(ggml_init({roles.size() * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true}));
   for (const Role role : roles) {
@@ -97,19 +97,34 @@ void WeightStream::load(int64_t layer, std::span<const Role> roles, int64_t expe
                                             : ggml_new_tensor_2d(context_.get(), type, shape[1], shape[0]);
     loaded_.push_back({role, stored, tensor});
   }
+}
+
+void WeightStream::load(int64_t layer, std::span<const Role> roles, int64_t expert) {
+  list(layer, roles, expert);
   allocate();
   for (const Loaded& weight : loaded_) fill(weight);
 }
 
-void WeightStream::allocate() {
+size_t WeightStream::copied_bytes(int64_t layer, std::span<const Role> roles, int64_t expert) {
+  list(layer, roles, expert);
+  return place_copies().back();
+}
+
+std::vector<size_t> WeightStream::place_copies() const {
   const ggml_backend_buffer_type_t kind = ggml_backend_get_default_buffer_type(backend_);
   const size_t alignment = ggml_backend_buft_get_alignment(kind);
-  std::vector<size_t> offsets;
-  size_t end = 0;
+  std::vector<size_t> offsets = {0};
   for (const Loaded& weight : loaded_) {
-    offsets.push_back(end);
-    if (!is_mapped(weight)) end += GGML_PAD(ggml_backend_buft_get_alloc_size(kind, weight.tensor), alignment);
+    const size_t size = is_mapped(weight) ? 0 : ggml_backend_buft_get_alloc_size(kind, weight.tensor);
+    offsets.push_back(offsets.back() + GGML_PAD(size, alignment));
   }
+  return offsets;
+}
+
+void WeightStream::allocate() {
+  const ggml_backend_buffer_type_t kind = ggml_backend_get_default_buffer_type(backend_);
+  const std::vector<size_t> offsets = place_copies();
+  const size_t end = offsets.back();
   if (!copies_ || ggml_backend_buffer_get_size(copies_.get()) < end) {
     copies_.reset();
     copies_.reset(ggml_backend_buft_alloc_buffer(kind, end));

@@ -26,6 +26,8 @@ class WeightStream {
 
   /// Of a layer, or of one expert of it. Tensors of an earlier load() must no longer be used.
   void load(int64_t layer, std::span<const Role> roles, int64_t expert = -1);
+  /// What load() would have to copy of these, and so its buffer's size; forgets the last load().
+  size_t copied_bytes(int64_t layer, std::span<const Role> roles, int64_t expert = -1);
   /// Of the last load(); null when the model has no such weight.
   ggml_tensor* at(Role role) const;
   /// Gives back the pages that the last load() brought in. Its tensors stay valid and would read them again.
@@ -41,6 +43,9 @@ class WeightStream {
   };
   ggml_type type_for(const StoredTensor& stored, Role role) const;
   bool is_mapped(const Loaded& weight) const;
+  void list(int64_t layer, std::span<const Role> roles, int64_t expert);
+  /// Where each of loaded_ begins in the buffer of copies, and where the last one ends.
+  std::vector<size_t> place_copies() const;
   void allocate();
   void fill(const Loaded& weight) const;
   void fill_rows(const Loaded& weight) const;

@@ -52,6 +52,7 @@ struct Derivation {
   std::string how;  // after the source's name in a plan: " + adapter/lora.safetensors"
   /// Rows [first, first + count) in float32, in the model's order; from any thread.
   std::function<void(int64_t first, int64_t count, std::span<float> values)> compute;
+  std::vector<StoredTensor> beside = {};  // what else is read for that: scales, an adapter's factors
 };
 
 /// Copies rows [first, first + count) (slices along the first dimension) in the model's order, in the type

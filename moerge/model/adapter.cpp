@@ -322,7 +322,11 @@ StoredTensor Adapter::changed(const StoredTensor& tensor, DType model_dtype) con
           *tokens, row->second, 1,
           values.subspan(static_cast<size_t>((row->first - first) * columns), static_cast<size_t>(columns)));
   };
-  out.derivation = std::make_shared<Derivation>(Derivation{source, std::move(how), compute});
+  std::vector<StoredTensor> beside;
+  for (const StoredTensor* part : {change.a, change.b, change.tokens})
+    if (part) beside.push_back(*part);
+  out.derivation =
+      std::make_shared<Derivation>(Derivation{source, std::move(how), compute, std::move(beside)});
   return out;
 }
 

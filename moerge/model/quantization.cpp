@@ -116,6 +116,9 @@ struct Scaled {
   Block block;
 
   void compute(int64_t first, int64_t count, std::span<float> values) const;
+  std::vector<StoredTensor> beside() const {
+    return zero_point ? std::vector{scale, *zero_point} : std::vector{scale};
+  }
 };
 
 // int8 has no place among the types that convert; here it does.
@@ -173,7 +176,8 @@ class Dequantizer {
         Derivation{tensor, fmt::format(" ({}, scaled)", info(tensor.spec.dtype).name()),
                    [scaled](int64_t first, int64_t count, std::span<float> values) {
                      scaled->compute(first, count, values);
-                   }});
+                   },
+                   scaled->beside()});
     return {std::move(out)};
   }
 

@@ -7,6 +7,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/moe/card.h"
+#include "moerge/moe/gate_job.h"
 #include "moerge/moe/planned_model.h"
 #include "moerge/moe/summary.h"
 #include "moerge/plan/execute.h"
@@ -77,6 +78,28 @@ class Build : public ::testing::Test {
 
   TempDir dir_;
 };
+
+TEST_F(Build, MemoryOfTheRouters) {
+  MoePlan moe = plan();
+  GateMode modest = *moe.gate_mode, greedy = modest;
+  modest.extra_bytes = nullptr;
+  moe.gate_mode = &modest;
+  EXPECT_EQ(gate_bytes(moe), 2 * 8 * (2 * 4 + 8));  // experts, hidden, layers in float32 and a sum
+  greedy.extra_bytes = [](const GateInput& input) { return 1000 * input.hidden; };
+  moe.gate_mode = &greedy;
+  EXPECT_EQ(gate_bytes(moe), 2 * 8 * (2 * 4 + 8) + 8000);
+}
+
+TEST_F(Build, EveryFamilyIsJudged) {
+  const MoePlan moe = plan();
+  const std::vector<FamilyFit> fits = judge_outputs(moe.models, moe.config, false);
+  ASSERT_EQ(fits.size(), output_architectures().size());
+  for (const FamilyFit& fit : fits)
+    EXPECT_EQ(fit.why_not, why_not(*fit.output, moe.models, moe.config, false)) << fit.output->name;
+  EXPECT_EQ(fits.front().output, moe.output);
+  EXPECT_TRUE(is_wanted(*fits.front().output, moe.config));
+  EXPECT_FALSE(is_wanted(*fits.back().output, moe.config));  // Granite, by request only
+}
 
 TEST_F(Build, EveryTensorComesFromItsSource) {
   MoePlan moe = plan();

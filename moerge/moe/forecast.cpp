@@ -33,7 +33,9 @@ class Text {
 
  private:
   double even() const { return 1.0 / static_cast<double>(stats_.experts); }
-  std::string name(int64_t e) const { return moe_.models.experts[static_cast<size_t>(e)]->name; }
+  std::string name(int64_t e) const {
+    return std::filesystem::path(moe_.models.experts[static_cast<size_t>(e)]->name).filename().string();
+  }
 
   template <typename Say>
   std::string each(const Say& say) const {

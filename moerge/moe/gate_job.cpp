@@ -44,6 +44,14 @@ Gates make_gates(const MoePlan& moe, Reporter& reporter) {
 
 }  // namespace
 
+// float32 [layers, experts, hidden], and one layer's sums in float64 while they grow.
+int64_t gate_bytes(const MoePlan& moe) {
+  const GateInput& input = moe.gate_input;
+  const int64_t rows = std::ssize(input.experts) * input.hidden;
+  const int64_t extra = moe.gate_mode->extra_bytes ? moe.gate_mode->extra_bytes(input) : 0;
+  return 4 * input.layers * rows + 8 * rows + extra;
+}
+
 GateJob::GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter) {
   if (encoder) encoder_ = std::make_unique<Stoppable>(std::move(encoder), stop_);
   moe.gate_input.encoder = encoder_.get();

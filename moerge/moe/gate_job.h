@@ -11,6 +11,9 @@
 
 namespace moerge {
 
+/// Memory that the job takes beside its encoder's.
+int64_t gate_bytes(const MoePlan& moe);
+
 /// A thread that fills MoePlan::gates; stopped, at the next layer, when the object goes.
 class GateJob {
  public:

@@ -29,6 +29,8 @@ std::string folder_name(const fs::path& out) {
   return (target.has_filename() ? target : target.parent_path()).filename().string();
 }
 
+int64_t needed_space(const Plan& plan) { return plan.totals().bytes + kSmallFiles; }
+
 void check_folder(const Plan& plan, const std::vector<const Model*>& sources, const BuildOptions& options) {
   check_output_folder(options.out, options.overwrite);
   for (const Model* model : sources)
@@ -36,7 +38,7 @@ void check_folder(const Plan& plan, const std::vector<const Model*>& sources, co
       fail(ErrorKind::usage,
            "the output {} and the model \"{}\" lie in one another: choose another output folder",
            options.out.string(), model->name);
-  const int64_t needed = plan.totals().bytes + kSmallFiles, free = free_space(options.out);
+  const int64_t needed = needed_space(plan), free = free_space(options.out);
   if (needed > free)
     fail(ErrorKind::io, "not enough space for {}: {} needed, {} free", options.out.string(),
          human_bytes(needed), human_bytes(free));

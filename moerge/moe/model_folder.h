@@ -37,6 +37,9 @@ struct FolderContent {
 /// The folder's own name, for the card's title.
 std::string folder_name(const std::filesystem::path& out);
 
+/// Bytes that the folder takes, its small files counted generously.
+int64_t needed_space(const Plan& plan);
+
 /// Refusals that need no work: an output that exists, lies in a source, or does not fit on the disk.
 void check_folder(const Plan& plan, const std::vector<const Model*>& sources, const BuildOptions& options);
 

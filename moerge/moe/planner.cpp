@@ -219,7 +219,7 @@ void count_parameters(MoePlan& moe) {
 
 }  // namespace
 
-MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& options) {
+MoePlan open_moe(MoeConfig config, const Resolve& resolve) {
   MoePlan moe;
   moe.config = std::move(config);
   moe.warnings = moe.config.warnings;
@@ -227,6 +227,10 @@ MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& op
   open_models(moe, resolve);
   settle_experts_per_token(moe.config, moe.models.kept_experts(), moe.models.base->config.experts_per_token);
   check_fit(moe);
+  return moe;
+}
+
+void complete_plan(MoePlan& moe, const PlanOptions& options) {
   moe.output = &choose_output(moe.models, moe.config, options.allow_mixed);
   moe.layout = settle_layout(moe, options.layout);
   note_lost_window(moe);
@@ -241,6 +245,11 @@ MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& op
   moe.plan.steps = make_steps(moe, moe.layout);
   moe.model_config = moe.output->make_config(moe.models, moe.config, moe.dtype);
   count_parameters(moe);
+}
+
+MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& options) {
+  MoePlan moe = open_moe(std::move(config), resolve);
+  complete_plan(moe, options);
   return moe;
 }
 

@@ -38,7 +38,7 @@ struct MoePlan {
   MoeConfig config;
   std::map<ModelLocation, std::unique_ptr<Model>> opened;  // each model once
   MoeModels models;
-  const OutputArchitecture* output;
+  const OutputArchitecture* output = nullptr;
   const GateMode* gate_mode;
   Layout layout;
   DType dtype;
@@ -55,7 +55,12 @@ struct MoePlan {
   std::vector<int64_t> expert_data_tokens;  // as in gate_input.experts
 };
 
-/// Throws config or unsupported with every problem found, one a line.
+/// The models that a configuration names, opened and found to fit; nothing else is settled yet. Throws config
+/// or unsupported with every problem found, one a line.
+MoePlan open_moe(MoeConfig config, const Resolve& resolve);
+/// The rest. Throws the same.
+void complete_plan(MoePlan& moe, const PlanOptions& options);
+/// Both.
 MoePlan plan_moe(MoeConfig config, const Resolve& resolve, const PlanOptions& options);
 
 }  // namespace moerge

@@ -1,6 +1,8 @@
 #include "moerge/plan/execute.h"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 
 #include "moerge/base/error.h"
 #include "moerge/base/parallel.h"
@@ -101,7 +103,41 @@ void run_fill(const Step& step, size_t index, TensorSink& sink, Progress* progre
   if (progress) progress->add(std::ssize(bytes));
 }
 
+// Of one part, as run_part() goes about it, n elements at a time:
+//   copied by the kernel     nothing (a buffer of copy_range() where the kernel cannot)
+//   converted or changed     4 n (float32) + n in the output's type, + n in the source's type where they are
+//                            rounded to it after a change
+//   rows put in order        + n in the source's type
+//   computed                 + 4 n (their float32) + 8 n (what they are computed from, an adapter's factors)
+int64_t part_buffer(const Part& part, DType out) {
+  const StoredTensor& source = *part.source;
+  const DType from = source.spec.dtype;
+  const bool converts = from != out || part.changes_values();
+  if (!converts && source.is_plain()) return std::min(source.spec.bytes(), kCopyBuffer);
+  const int64_t chunk = source.derivation ? kComputedChunk : kChunk;
+  const int64_t n =
+      std::min(source.spec.elements(), std::max(chunk, source.is_plain() ? 0 : source.row_elements()));
+  int64_t bytes = 0;
+  if (converts) bytes += 4 * n + byte_size(out, n) + (part.changes_values() ? byte_size(from, n) : 0);
+  if (!source.is_plain()) bytes += byte_size(from, n);
+  if (source.derivation) bytes += 12 * n;
+  return bytes;
+}
+
 }  // namespace
+
+int64_t buffer_bytes(const Plan& plan, int threads) {
+  std::vector<int64_t> parts;
+  int64_t filled = 0;
+  for (const Step& step : plan.steps)
+    if (const Concat* concat = std::get_if<Concat>(&step.how))
+      for (const Part& part : concat->parts) parts.push_back(part_buffer(part, step.out.dtype));
+    else
+      filled = std::max(filled, 4 * step.out.elements() + step.out.bytes());
+  std::ranges::sort(parts, std::greater());
+  parts.resize(std::min(parts.size(), static_cast<size_t>(std::max(1, threads))));
+  return std::max(filled, std::reduce(parts.begin(), parts.end()));
+}
 
 void execute(const Plan& plan, TensorSink& sink, const ExecuteOptions& options) {
   sink.begin(plan.specs());

@@ -21,4 +21,7 @@ struct ExecuteOptions {
 /// throws.
 void execute(const Plan& plan, TensorSink& sink, const ExecuteOptions& options);
 
+/// The most memory that execute() holds at a time: the buffers of its threads, or of one computed tensor.
+int64_t buffer_bytes(const Plan& plan, int threads);
+
 }  // namespace moerge

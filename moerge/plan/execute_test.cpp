@@ -253,5 +253,29 @@ TEST_F(Execute, DescribesItsSteps) {
   EXPECT_EQ(describe(plan.steps[4]), "filled  float32 [2]  <- two");
 }
 
+TEST_F(Execute, BuffersAreCounted) {
+  const Plan all = everything();
+  const auto only = [&](std::initializer_list<size_t> steps) {
+    Plan plan;
+    for (const size_t step : steps) plan.steps.push_back(all.steps[step]);
+    return plan;
+  };
+  constexpr int64_t kChunk = 64 * 1024;
+  EXPECT_EQ(buffer_bytes(only({}), 4), 0);
+  EXPECT_EQ(buffer_bytes(only({0}), 4), 28);                // no larger than what is copied
+  EXPECT_EQ(buffer_bytes(only({1}), 4), kChunk * (4 + 2));  // float32, bf16; one piece of work, one thread
+  EXPECT_EQ(buffer_bytes(only({1, 3}), 1), kChunk * (4 + 2 + 4));  // the larger one: it is rounded to float32
+  EXPECT_EQ(buffer_bytes(only({1, 3}), 2), kChunk * (4 + 2) + kChunk * (4 + 2 + 4));
+  EXPECT_EQ(buffer_bytes(only({4}), 4), 2 * (4 + 4));
+}
+
+TEST_F(Execute, BuffersOfComputedValuesAreLarger) {
+  StoredTensor derived = checkpoint_->at("big");
+  derived.derivation = std::make_shared<Derivation>(Derivation{checkpoint_->at("big"), "", {}});
+  Plan plan;
+  plan.steps.push_back({{"x", DType::f32, {300, 1000}}, Concat{{{.source = &derived, .noise_stream = {}}}}});
+  EXPECT_EQ(buffer_bytes(plan, 1), 300'000 * (4 + 12));
+}
+
 }  // namespace
 }  // namespace moerge

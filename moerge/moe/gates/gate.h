@@ -79,6 +79,8 @@ struct GateMode {
   std::string_view summary;
   GateNeeds needs;
   Gates (*make)(const GateInput& input);
+  /// Memory that make() holds beside the table and the encoder's, in bytes; null: nothing worth counting.
+  int64_t (*extra_bytes)(const GateInput& input) = nullptr;
 };
 
 std::span<const GateMode> gate_modes();

@@ -18,6 +18,14 @@ GateTexts gate_texts(const GateInput& input) {
   return out;
 }
 
+int64_t bytes_of_texts(const GateInput& input) {
+  int64_t tokens = 0;
+  for (const ExpertTokens& expert : input.experts)
+    for (const auto* texts : {&expert.positive, &expert.negative})
+      for (const TokenSequence& text : *texts) tokens += std::ssize(text);
+  return tokens * (4 + 8 + 4 + 4 * input.routed);
+}
+
 std::vector<int64_t> GateTexts::meant(const GateInput& input) const {
   std::vector<int64_t> out;
   for (const Sequence& sequence : of)

@@ -23,6 +23,9 @@ struct GateTexts {
 
 GateTexts gate_texts(const GateInput& input);
 
+/// Bytes of what is kept for each token of a pass beside the encoder's own: its labels, weights and logits.
+int64_t bytes_of_texts(const GateInput& input);
+
 /// Counts where rows [experts, hidden] of a layer send the texts: `logits` [tokens, routed].
 void count_routing(Forecast& forecast, const GateInput& input, int64_t layer, std::span<const float> logits,
                    std::span<const int64_t> meant);

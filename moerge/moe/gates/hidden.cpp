@@ -59,9 +59,10 @@ Gates mean_token(const GateInput& input) { return from_states(input, true); }
 }  // namespace
 
 const GateMode kHidden = {"hidden", "hidden states of each prompt's last token (the default)",
-                          GateNeeds::base_pass, last_token};
-const GateMode kHiddenLast = {"hidden_last", "another name of hidden", GateNeeds::base_pass, last_token};
+                          GateNeeds::base_pass, last_token, bytes_of_texts};
+const GateMode kHiddenLast = {"hidden_last", "another name of hidden", GateNeeds::base_pass, last_token,
+                              bytes_of_texts};
 const GateMode kHiddenAvg = {"hidden_avg", "hidden states averaged over each prompt's tokens",
-                             GateNeeds::base_pass, mean_token};
+                             GateNeeds::base_pass, mean_token, bytes_of_texts};
 
 }  // namespace moerge

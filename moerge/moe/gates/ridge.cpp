@@ -73,6 +73,11 @@ void add_shared_rows(const GateTexts& texts, const GateInput& input, const Route
   }
 }
 
+// The sums and their factored copy in float64; labels of both parts, gradients and shares of every token.
+int64_t extra_bytes(const GateInput& input) {
+  return 2 * 8 * input.hidden * input.hidden + 3 * bytes_of_texts(input);
+}
+
 Gates make(const GateInput& input) {
   const GateTexts texts = gate_texts(input);
   const std::vector<int64_t> meant = texts.meant(input);
@@ -101,6 +106,6 @@ Gates make(const GateInput& input) {
 }  // namespace
 
 const GateMode kRidge = {"ridge", "fitted to the data by least squares, where the routers will read",
-                         GateNeeds::mixture_pass, make};
+                         GateNeeds::mixture_pass, make, extra_bytes};
 
 }  // namespace moerge

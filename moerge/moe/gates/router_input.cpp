@@ -85,6 +85,6 @@ Gates make(const GateInput& input) {
 
 const GateMode kRouterInput = {"router_input",
                                "means of what the routers will read, over the prompts' or the data's tokens",
-                               GateNeeds::base_pass, make};
+                               GateNeeds::base_pass, make, bytes_of_texts};
 
 }  // namespace moerge

@@ -50,7 +50,7 @@ const std::array kGrown = {
                        .make_config = make_config},
 };
 
-std::string why_not_grown(const OutputArchitecture& output, const MoeModels& models, const MoeConfig& config,
+std::string why_not_these(const OutputArchitecture& output, const MoeModels& models, const MoeConfig& config,
                           bool allow_mixed) {
   const Model& base = *models.base;
   if (!config.shared_experts.empty())
@@ -72,20 +72,38 @@ std::string why_not_grown(const OutputArchitecture& output, const MoeModels& mod
   return {};
 }
 
+const OutputArchitecture* find_grown(const Model& base) {
+  const auto output = std::ranges::find(kGrown, base.architecture, &OutputArchitecture::architecture);
+  return output == kGrown.end() ? nullptr : &*output;
+}
+
+std::string no_growth(const Model& base) {
+  return fmt::format("experts cannot be added to a {} model", base.config.model_type);
+}
+
 }  // namespace
+
+std::string why_not_grown(const OutputArchitecture& output, const MoeModels& models, const MoeConfig& config,
+                          bool allow_mixed) {
+  const Model& base = *models.base;
+  const OutputArchitecture* own = find_grown(base);
+  if (!own) return no_growth(base);
+  if (own->name != output.name)
+    return fmt::format("the base \"{}\" is a mixture of the family {}, which stays what it is", base.name,
+                       own->name);
+  return why_not_these(*own, models, config, allow_mixed);
+}
 
 const OutputArchitecture& choose_grown_output(const MoeModels& models, const MoeConfig& config,
                                               bool allow_mixed) {
-  const auto output = std::ranges::find(kGrown, models.base->architecture, &OutputArchitecture::architecture);
-  if (output == kGrown.end())
-    fail(ErrorKind::unsupported, "{}: experts cannot be added to a {} model", config.file,
-         models.base->config.model_type);
+  const OutputArchitecture* output = find_grown(*models.base);
+  if (!output) fail(ErrorKind::unsupported, "{}: {}", config.file, no_growth(*models.base));
   if (!matches_name(*output, config.architecture))
     fail(ErrorKind::config,
          "{}: architecture \"{}\" is wanted, and the base \"{}\" is a mixture of the family {}, which stays "
          "what it is",
          config.architecture_place, config.architecture, models.base->name, output->name);
-  if (const std::string reason = why_not_grown(*output, models, config, allow_mixed); !reason.empty())
+  if (const std::string reason = why_not_these(*output, models, config, allow_mixed); !reason.empty())
     fail(ErrorKind::unsupported, "{}: {}", config.file, reason);
   return *output;
 }

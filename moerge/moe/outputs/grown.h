@@ -9,4 +9,8 @@ namespace moerge {
 const OutputArchitecture& choose_grown_output(const MoeModels& models, const MoeConfig& config,
                                               bool allow_mixed);
 
+/// Why a base that is a mixture cannot grow as this family, as a sentence; empty when it can.
+std::string why_not_grown(const OutputArchitecture& output, const MoeModels& models, const MoeConfig& config,
+                          bool allow_mixed);
+
 }  // namespace moerge

@@ -123,15 +123,26 @@ std::string why_not(const OutputArchitecture& output, const MoeModels& models, c
   return reason;
 }
 
+std::vector<FamilyFit> judge_outputs(const MoeModels& models, const MoeConfig& config, bool allow_mixed) {
+  std::vector<FamilyFit> out;
+  for (const OutputArchitecture* output : kOutputs)
+    out.push_back({output, models.base->is_mixture() ? why_not_grown(*output, models, config, allow_mixed)
+                                                     : why_not(*output, models, config, allow_mixed)});
+  return out;
+}
+
+bool is_wanted(const OutputArchitecture& output, const MoeConfig& config) {
+  return config.architecture.empty() ? !output.by_request_only : matches_name(output, config.architecture);
+}
+
 const OutputArchitecture& choose_output(const MoeModels& models, const MoeConfig& config, bool allow_mixed) {
   if (models.base->is_mixture()) return choose_grown_output(models, config, allow_mixed);
   std::string reasons;
   std::vector<std::string_view> names;
-  const bool any = config.architecture.empty();
-  bool known = any;
+  bool known = config.architecture.empty();
   for (const OutputArchitecture* output : kOutputs) {
     names.push_back(output->name);
-    if (any ? output->by_request_only : !matches_name(*output, config.architecture)) continue;
+    if (!is_wanted(*output, config)) continue;
     known = true;
     const std::string reason = why_not(*output, models, config, allow_mixed);
     if (reason.empty()) return *output;

@@ -61,6 +61,18 @@ bool matches_name(const OutputArchitecture& output, std::string_view wanted);
 std::string why_not(const OutputArchitecture& output, const MoeModels& models, const MoeConfig& config,
                     bool allow_mixed);
 
+/// A family, and why the models cannot become it; empty when they can.
+struct FamilyFit {
+  const OutputArchitecture* output;
+  std::string why_not;
+};
+/// Every family. A base that is a mixture fits its own at most.
+std::vector<FamilyFit> judge_outputs(const MoeModels& models, const MoeConfig& config, bool allow_mixed);
+
+/// Whether a family is one that choose_output() considers: `architecture:` names it or, without that, it is
+/// not by request only.
+bool is_wanted(const OutputArchitecture& output, const MoeConfig& config);
+
 /// The family that `architecture:` names, or the first that fits; of a base that is a mixture, its own.
 /// Throws unsupported with a sentence per family.
 const OutputArchitecture& choose_output(const MoeModels& models, const MoeConfig& config, bool allow_mixed);

@@ -1,0 +1,36 @@
+#pragma once
+// What `moerge gguf CONFIG` would write of a planned mixture, and what llama.cpp needs to run it.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "moerge/engine/llama_memory.h"
+#include "moerge/export/file_types.h"
+#include "moerge/moe/planner.h"
+
+namespace moerge {
+
+struct GgufForecast {
+  struct File {
+    const FileType* type;
+    int64_t bytes = 0;    // of the file, exactly
+    int64_t weights = 0;  // of its tensors
+  };
+  struct Context {
+    int64_t tokens = 0;
+    bool beyond_model = false;  // more than the model's max_position_embeddings
+    LlamaMemory memory = {};
+  };
+  std::string refusal;         // one line; empty: it can be written
+  std::string memory_refusal;  // likewise, of `contexts`
+  std::vector<File> files;
+  std::vector<Context> contexts;
+  std::vector<std::string> warnings;
+};
+
+/// BF16, Q8_0 and Q4_K_M, at 4096 and 32768 tokens. `name`: of the files and the model, since it is written
+/// into them. Nothing about the model throws.
+GgufForecast forecast_gguf(const MoePlan& moe, const std::string& name);
+
+}  // namespace moerge

@@ -1,0 +1,110 @@
+// moerge plan CONFIG [OUT]: arguments, and the order in which things are found out.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "moerge/base/error.h"
+#include "moerge/base/file.h"
+#include "moerge/base/progress.h"
+#include "moerge/cli/arguments.h"
+#include "moerge/cli/command.h"
+#include "moerge/cli/moe_flags.h"
+#include "moerge/cli/plan_report.h"
+#include "moerge/moe/build.h"
+#include "moerge/moe/summary.h"
+
+namespace moerge {
+namespace {
+
+void add_flags(CLI::App& app, MoeFlags& a) {
+  add_config(app, a);
+  app.add_option("OUT", a.out, "folder that the model would be written to: does it fit there?");
+  add_moe_flags(app, a);
+  add_shard_flag(app, a);
+  add_cache_flag(app, a);
+  add_thread_flag(app, a);
+  add_json_flag(app, a);
+}
+
+bool is_ffn(Role role) { return role == Role::ffn_gate || role == Role::ffn_up || role == Role::ffn_down; }
+
+// The weights that a pass of the base reads, which need not be among those of the result: all but the last
+// layer's FFN. (A pass of the planned mixture reads none but those.)
+void add_encoder_weights(const MoePlan& moe, SourceBytes& read) {
+  if (moe.gate_mode->needs != GateNeeds::base_pass) return;
+  const Model& base = *moe.models.base;
+  for (const Weight& weight : list_weights(*base.architecture, base.config, base.checkpoint))
+    if (weight.layer >= 0 && (weight.layer + 1 < base.config.layers || !is_ffn(weight.role)))
+      read.add(base.checkpoint.at(weight.name));
+}
+
+std::optional<DiskForecast> look_at_disk(const MoePlan& moe, const BuildOptions& options) {
+  if (options.out.empty()) return std::nullopt;
+  DiskForecast disk = {options.out.string(), needed_space(moe.plan), free_space(options.out), ""};
+  try {
+    check_build(moe, options);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::interrupted) throw;
+    disk.problem = error.message();
+  }
+  return disk;
+}
+
+// Every family with its reason, where choose_output() would throw. A name that no family has is an error like
+// any other in the configuration.
+[[noreturn]] void refuse_families(const std::vector<FamilyFit>& families, const MoeConfig& config,
+                                  bool json) {
+  const std::string error =
+      config.architecture.empty()
+          ? fmt::format("{}: these models cannot be combined, no output family takes them", config.file)
+          : fmt::format("{}: these models cannot be combined as architecture \"{}\"",
+                        config.architecture_place, config.architecture);
+  if (json)
+    print_result(json_text({{"error", error}, {"families", families_json(families, nullptr)}}));
+  else
+    print_result(printable(families_text(families, config, nullptr)));
+  throw Error(ErrorKind::unsupported, error);
+}
+
+}  // namespace
+
+int run_plan(std::string_view program, const std::vector<std::string>& arguments) {
+  MoeFlags a;
+  CLI::App app(
+      "Says what `moerge moe` and `moerge gguf` would make of a YAML, before anything is written and without "
+      "reading a weight:\nparameters, bytes read and written, memory of the build, size of the result as "
+      "GGUF, memory to run it with llama.cpp,\nand for every output family whether these models can become "
+      "it.\n\n"
+      "examples:  moerge plan moe.yaml\n"
+      "           moerge plan moe.yaml /mnt/large/merge      # and whether it fits there\n"
+      "           moerge plan moe.yaml --json                # the keys: docs/plan.md\n",
+      std::string(program));
+  add_flags(app, a);
+  if (!parse_arguments(app, arguments, program)) return 0;
+  const BuildOptions options = a.build_options();
+
+  MoePlan moe = open_config(a);
+  std::vector<FamilyFit> families = judge_outputs(moe.models, moe.config, a.how.allow_crimes);
+  const bool any_wanted = std::ranges::any_of(
+      families, [&](const FamilyFit& family) { return is_wanted(*family.output, moe.config); });
+  if (any_wanted && !find_chosen(families, moe.config)) refuse_families(families, moe.config, a.json);
+  complete_plan(moe, a.plan_options());
+  make_encoder(moe, a.how, a.threads);  // it has refusals of its own
+
+  PlanReport report = {.moe = moe,
+                       .max_shard_bytes = options.max_shard_bytes,
+                       .memory = build_memory(moe, decoder_options(a.how, a.threads), a.threads),
+                       .disk = look_at_disk(moe, options),
+                       .families = std::move(families)};
+  report.read.add(moe.plan);
+  add_encoder_weights(moe, report.read);
+  report.gguf = forecast_gguf(moe, std::filesystem::path(a.config).stem().string());
+  if (a.json) return print_result(json_text(report_json(report))), 0;
+  print_result(printable(report_text(report)));
+  Reporter reporter(Verbosity::normal);
+  for (const std::string& warning : report.warnings()) reporter.warning(warning);
+  return 0;
+}
+
+}  // namespace moerge

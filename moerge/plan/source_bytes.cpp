@@ -1,0 +1,38 @@
+#include "moerge/plan/source_bytes.h"
+
+#include <algorithm>
+
+namespace moerge {
+
+void SourceBytes::add(const StoredTensor& tensor) {
+  if (tensor.derivation) {
+    add(tensor.derivation->source);
+    for (const StoredTensor& beside : tensor.derivation->beside) add(beside);
+    return;
+  }
+  std::filesystem::path& name = names_[tensor.file];
+  if (name.empty()) name = std::filesystem::weakly_canonical(tensor.file->file().path());
+  ranges_[name].push_back({tensor.offset, tensor.offset + tensor.spec.bytes()});
+}
+
+void SourceBytes::add(const Plan& plan) {
+  for (const Step& step : plan.steps)
+    if (const Concat* concat = std::get_if<Concat>(&step.how))
+      for (const Part& part : concat->parts) add(*part.source);
+}
+
+int64_t SourceBytes::bytes() const {
+  int64_t total = 0;
+  for (const auto& [name, unsorted] : ranges_) {
+    std::vector<Range> ranges = unsorted;
+    std::ranges::sort(ranges);
+    int64_t end = 0;
+    for (const auto& [first, last] : ranges) {
+      total += std::max<int64_t>(0, last - std::max(first, end));
+      end = std::max(end, last);
+    }
+  }
+  return total;
+}
+
+}  // namespace moerge
