@@ -77,7 +77,7 @@ def sentences_of(folder):
     """One sentence of 10 to 25 words (or, where there is none, a piece of about 90 characters) from each of 16 documents."""
     file = find(folder, "train")
     text = file.read_text(encoding="utf-8")
-    documents = [json.loads(line)["text"] for line in text.splitlines() if line.strip()] if file.suffix == ".jsonl" else [text]
+    documents = [json.loads(line)["text"] for line in text.split("\n") if line.strip()] if file.suffix == ".jsonl" else [text]
     pieces = []
     for document in documents[:: max(1, len(documents) // (3 * SENTENCES))]:
         middle = document[len(document) // 3:][:4000]

@@ -11,6 +11,7 @@
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
 #include "moerge/cli/moe_flags.h"
+#include "moerge/cli/source_flags.h"
 #include "moerge/moe/build.h"
 #include "moerge/moe/forecast.h"
 #include "moerge/moe/summary.h"
@@ -50,12 +51,8 @@ void add_flags(CLI::App& app, MoeFlags& a) {
   app.add_option("OUT", a.out, "folder to write the model to")->required();
   add_moe_flags(app, a);
   add_file_flags(app, a, "base");
-  const std::string work = kWorkGroup;
   add_thread_flag(app, a);
-  app.add_option("--device", a.how.device, "where hidden states are computed: cpu (the default), auto")
-      ->group(work);
-  app.add_flag("--load-in-4bit", a.how.four_bit, "compute hidden states with 4-bit weights")->group(work);
-  app.add_flag("--load-in-8bit", a.how.eight_bit, "compute hidden states with 8-bit weights")->group(work);
+  add_device_flags(app, a.how, "hidden states are");
   add_report_flags(app, a);
 }
 
@@ -104,8 +101,7 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
     foreign[i]->group("Of mergekit-moe, without effect here");
   }
   if (!parse_arguments(app, arguments, program)) return 0;
-  if (a.how.four_bit && a.how.eight_bit)
-    fail(ErrorKind::usage, "--load-in-4bit and --load-in-8bit exclude each other");
+  check_device_flags(a.how);
 
   Reporter reporter(a.level());
   for (size_t i = 0; i < std::size(kForeign); i++)
@@ -128,7 +124,6 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   }
   reporter.info(plan_text(moe, options.max_shard_bytes));
   for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
-  moe.gate_input.threads = a.threads;
   build_moe(moe, options, std::move(encoder), reporter);
   report_collisions(moe, reporter);
   if (a.json) print_result(json_text(plan_json(moe, options.max_shard_bytes)));

@@ -2,6 +2,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/cli/arguments.h"
+#include "moerge/cli/source_flags.h"
 
 namespace moerge {
 
@@ -23,15 +24,7 @@ void add_moe_flags(CLI::App& app, MoeFlags& flags) {
                  "expert tensors: per-expert (every reader knows it) or fused (transformers 5's own)")
       ->check(CLI::IsMember({"per-expert", "fused"}))
       ->group(what);
-  app.add_flag("--allow-crimes,!--no-allow-crimes", flags.how.allow_crimes,
-               "combine models of different types, such as llama and mistral")
-      ->group(what);
-  app.add_flag("--i-understand-this-is-not-useful-without-training", flags.how.allow_all_same,
-               "allow all experts to be one model")
-      ->group(what);
-  app.add_option("--random-seed", flags.how.seed, "seed of random gates and noise (0)")
-      ->check(whole_number)
-      ->group(what);
+  add_build_flags(app, flags.how, what);
 }
 
 MoePlan open_config(const MoeFlags& flags) {

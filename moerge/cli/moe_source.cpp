@@ -71,7 +71,8 @@ MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& option
   return moe;
 }
 
-std::unique_ptr<PromptEncoder> make_encoder(const MoePlan& moe, const SourceOptions& options, int threads) {
+std::unique_ptr<PromptEncoder> make_encoder(MoePlan& moe, const SourceOptions& options, int threads) {
+  moe.gate_input.threads = decoder_options(options, threads).threads;
   switch (moe.gate_mode->needs) {
     case GateNeeds::base_pass:
       return std::make_unique<StreamingDecoder>(*moe.models.base, decoder_options(options, threads));

@@ -32,8 +32,8 @@ MoePlan open_yaml(const std::filesystem::path& yaml, const SourceOptions& option
 /// The whole plan. Throws what planning throws as well.
 MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& options, Layout layout);
 
-/// Over the base model or the planned mixture; null where the gate mode runs neither. `moe` must outlive it and
-/// stay where it is.
-std::unique_ptr<PromptEncoder> make_encoder(const MoePlan& moe, const SourceOptions& options, int threads);
+/// Over the base model or the planned mixture; null where the gate mode runs neither. `moe` must outlive it
+/// and stay where it is.
+std::unique_ptr<PromptEncoder> make_encoder(MoePlan& moe, const SourceOptions& options, int threads);
 
 }  // namespace moerge

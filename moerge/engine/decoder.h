@@ -14,6 +14,7 @@ namespace moerge {
 
 enum class WeightType {
   as_stored,  // used where they lie in the file
+  f32,        // float16 and bfloat16 ones converted, so that nothing else is rounded either; not the head
   q8_0,       // 8 bits each, a float16 scale for every 32
   q4_1,       // 4 bits each, a float16 scale and offset for every 32; closer than q4_0 and as fast to make
 };

@@ -72,6 +72,8 @@ ggml_type WeightStream::type_for(const StoredTensor& stored, Role role) const {
     return GGML_TYPE_F32;
   const DType dtype = stored.spec.dtype;
   if (is_quantized(dtype)) return multipliable_.at(dtype) ? stored_type(dtype) : GGML_TYPE_F32;
+  if (weight_type_ == WeightType::f32)
+    return role == Role::output || role == Role::embedding ? stored_type(dtype) : GGML_TYPE_F32;
   const ggml_type type = weight_type_ == WeightType::q8_0   ? GGML_TYPE_Q8_0
                          : weight_type_ == WeightType::q4_1 ? GGML_TYPE_Q4_1
                                                             : stored_type(dtype);
