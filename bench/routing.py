@@ -4,8 +4,8 @@ routers choose the expert whose text it is. Prints a Markdown table.
 
 usage: routing.py --data FOLDER [--models examples/family] [--moerge BINARY] [--max-tokens 10240] [--window 256]
 
-FOLDER/DOMAIN/train.jsonl is what routers may be made from, FOLDER/DOMAIN/heldout.jsonl only measures (or .txt; a row's "text" is
-a document). MODELS has a folder `base` and one for each DOMAIN that is an expert. WORDS below are the article's five words a
+FOLDER/DOMAIN/train.jsonl (or .txt) is what routers may be made from; FOLDER/DOMAIN/heldout.txt (or .jsonl) only measures, cut into
+windows from one end to the other (of .jsonl: row by row). MODELS has a folder `base` and one for each DOMAIN that is an expert. WORDS below are the article's five words a
 domain; other domains take them from FOLDER/DOMAIN/words.txt, one a line, or the rows that need words are left out. Sentences are
 taken from the training text: the same ones at every run. Everything runs through `moerge route`, which builds nothing.
 
@@ -65,7 +65,8 @@ class Bench:
 
 
 def find(folder, name):
-    return next((folder / f"{name}{end}" for end in (".jsonl", ".txt") if (folder / f"{name}{end}").is_file()), None)
+    ends = (".jsonl", ".txt") if name == "train" else (".txt", ".jsonl")
+    return next((folder / f"{name}{end}" for end in ends if (folder / f"{name}{end}").is_file()), None)
 
 
 def words_of(folder):
