@@ -147,4 +147,8 @@ std::function<void()> OpenSource::start(Reporter& reporter) {
   return [job = state_->job.get()] { job->check(); };
 }
 
+void OpenSource::report(Reporter& reporter) const {
+  if (state_->moe) report_routers(*state_->moe, reporter);
+}
+
 }  // namespace moerge

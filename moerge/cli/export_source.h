@@ -40,6 +40,8 @@ class OpenSource {
   /// Starts what the plan waits for (the routers of an MoE). The function returned throws when that has
   /// failed.
   std::function<void()> start(Reporter& reporter);
+  /// What there is to say about the routers, when all is written.
+  void report(Reporter& reporter) const;
 
  private:
   struct State;

@@ -261,6 +261,7 @@ int run(const Arguments& a, Reporter& reporter) {
   if (!a.dry_run && !files.empty()) {
     report_plan(plan, files, reporter);
     write_files(a, source, plan, files, options, reporter);
+    source.report(reporter);
   }
   if (a.json)
     print_result(json_text(json_plan(plan, files)));

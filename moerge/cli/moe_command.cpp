@@ -13,7 +13,6 @@
 #include "moerge/cli/moe_flags.h"
 #include "moerge/cli/source_flags.h"
 #include "moerge/moe/build.h"
-#include "moerge/moe/forecast.h"
 #include "moerge/moe/summary.h"
 
 namespace moerge {
@@ -54,22 +53,6 @@ void add_flags(CLI::App& app, MoeFlags& a) {
   add_thread_flag(app, a);
   add_device_flags(app, a.how, "hidden states are");
   add_report_flags(app, a);
-}
-
-void report_collisions(const MoePlan& moe, Reporter& reporter) {
-  if (moe.gate_mode->needs == GateNeeds::nothing) return;
-  const int64_t kept = moe.models.kept_experts();
-  for (const Collision& collision : find_collisions(moe.gates->get().table, std::ssize(moe.models.experts)))
-    reporter.warning(fmt::format(
-        "the router rows of experts {} (\"{}\") and {} (\"{}\") nearly coincide in {} (cosine up to "
-        "{:.3f}): their prompts are too similar, and one of them will hardly be used",
-        kept + collision.first, moe.models.experts[static_cast<size_t>(collision.first)]->name,
-        kept + collision.second, moe.models.experts[static_cast<size_t>(collision.second)]->name,
-        std::ssize(collision.layers) == moe.gate_input.layers
-            ? "every layer"
-            : fmt::format("layer{} {}", collision.layers.size() == 1 ? "" : "s",
-                          layer_ranges(collision.layers)),
-        collision.cosine));
 }
 
 }  // namespace
@@ -125,9 +108,8 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   reporter.info(plan_text(moe, options.max_shard_bytes));
   for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
   build_moe(moe, options, std::move(encoder), reporter);
-  report_collisions(moe, reporter);
   if (a.json) print_result(json_text(plan_json(moe, options.max_shard_bytes)));
-  if (const std::string forecast = forecast_text(moe); !forecast.empty()) reporter.info(forecast);
+  report_routers(moe, reporter);
   reporter.info(
       fmt::format("{} is ready: load it with transformers{}, vLLM or llama.cpp's convert_hf_to_gguf.py",
                   a.out, moe.output->remote_code ? " (trust_remote_code)" : ""));

@@ -1,9 +1,12 @@
 #include "moerge/cli/moe_source.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "moerge/base/file.h"
 #include "moerge/engine/chat_format.h"
+#include "moerge/moe/forecast.h"
 #include "moerge/moe/planned_model.h"
 
 namespace moerge {
@@ -83,6 +86,23 @@ std::unique_ptr<PromptEncoder> make_encoder(MoePlan& moe, const SourceOptions& o
       break;
   }
   return nullptr;
+}
+
+void report_routers(const MoePlan& moe, Reporter& reporter) {
+  if (moe.gate_mode->needs == GateNeeds::nothing) return;
+  const int64_t kept = moe.models.kept_experts();
+  for (const Collision& collision : find_collisions(moe.gates->get().table, std::ssize(moe.models.experts)))
+    reporter.warning(fmt::format(
+        "the router rows of experts {} (\"{}\") and {} (\"{}\") nearly coincide in {} (cosine up to "
+        "{:.3f}): their prompts are too similar, and one of them will hardly be used",
+        kept + collision.first, moe.models.experts[static_cast<size_t>(collision.first)]->name,
+        kept + collision.second, moe.models.experts[static_cast<size_t>(collision.second)]->name,
+        std::ssize(collision.layers) == moe.gate_input.layers
+            ? "every layer"
+            : fmt::format("layer{} {}", collision.layers.size() == 1 ? "" : "s",
+                          layer_ranges(collision.layers)),
+        collision.cosine));
+  if (const std::string forecast = forecast_text(moe); !forecast.empty()) reporter.info(forecast);
 }
 
 }  // namespace moerge

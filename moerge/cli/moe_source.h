@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "moerge/base/progress.h"
 #include "moerge/engine/decoder.h"
 #include "moerge/hub/cache.h"
 #include "moerge/moe/planner.h"
@@ -35,5 +36,8 @@ MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& option
 /// Over the base model or the planned mixture; null where the gate mode runs neither. `moe` must outlive it
 /// and stay where it is.
 std::unique_ptr<PromptEncoder> make_encoder(MoePlan& moe, const SourceOptions& options, int threads);
+
+/// Once the routers are there: rows that collide, as warnings, and where they will send tokens.
+void report_routers(const MoePlan& moe, Reporter& reporter);
 
 }  // namespace moerge

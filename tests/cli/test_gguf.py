@@ -296,3 +296,13 @@ def test_interrupted_run_leaves_nothing(case):
     _, words = run.communicate(timeout=60)
     assert run.returncode == 130, words
     assert case.snapshot() == before
+
+
+def test_routers_are_reported(case):
+    one, two = "a long prompt about programming", "a long prompt about programmin"
+    case.yaml(text="base_model: base\ngate_mode: hidden\nexperts:\n" + "".join(
+        f"  - source_model: {name}\n    positive_prompts: ['{prompt}']\n" for name, prompt in (("one", one), ("two", two))))
+    result = gguf(case, "--type", "q8_0", source="moe.yaml").exits(0)
+    result.says("routing forecast, over ", "the first choice is the expert that was meant for ")
+    case.yaml(text=case.path("moe.yaml").read_text().replace(f"'{two}'", f"'{one}', '{one}'"))
+    gguf(case, "--type", "q8_0", "--overwrite", source="moe.yaml").exits(0).says("nearly coincide in every layer")
