@@ -301,8 +301,8 @@ void StreamingDecoder::encode(std::span<const TokenSequence> sequences, const Pa
 
   for (int64_t layer = 0; layer < m.config.layers; layer++) {
     check_interrupted();
-    m.check_finite(states, layer);
     if (taps.entering) taps.entering(layer, states);
+    m.check_finite(states, layer);
     const bool last = layer + 1 == m.config.layers;
     if ((last && !taps.router && !taps.leaving) || states.empty()) continue;
 

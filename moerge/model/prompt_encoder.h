@@ -23,7 +23,8 @@ struct RouterView {
 
 /// What a pass shows, each where it is not null, in the order of the layers.
 struct PassTaps {
-  /// The residual stream that enters a layer, before its attention norm: float32 [tokens, hidden].
+  /// The residual stream that enters a layer, before its attention norm: float32 [tokens, hidden]. Infinite
+  /// values and NaN are shown as well; then encode() throws.
   std::function<void(int64_t layer, std::span<const float> states)> entering = nullptr;
   /// Before tokens are sent to experts; what it writes into logits and shared_shares decides. A logit of
   /// minus infinity keeps a token away from an expert.

@@ -82,6 +82,7 @@ void tokenise_prompts(MoePlan& moe, const Tokenizer& tokenizer) {
   std::vector<std::string> problems;
   const auto add_expert = [&](const ExpertConfig& expert, const std::string& whose) {
     ExpertTokens& tokens = moe.gate_input.experts.emplace_back();
+    tokens.model = expert.source_model;
     const auto encode = [&](const std::vector<std::string>& prompts, std::vector<TokenSequence>& out) {
       for (const std::string& prompt : prompts) {
         TokenSequence ids = encode_prompt(tokenizer, bos + prompt, whose);
@@ -133,15 +134,30 @@ bool only_copied(const Model& base) {
   return !base.gguf() && !std::filesystem::exists(base.path / "tokenizer.json");
 }
 
+// Why these models cannot be run as the mixture that they become; empty when they can.
+std::string why_no_pass(const MoePlan& moe) {
+  if (moe.models.kept_experts() > 0)
+    return fmt::format("there is no text for the {} that \"{}\" has already",
+                       count_experts(moe.models.kept_experts()), moe.models.base->name);
+  if (!find_architecture(moe.output->architecture->model_type))
+    return fmt::format("moerge cannot run {} before it is written", moe.output->name);
+  return "";
+}
+
 // What a mode cannot do with these models and prompts.
 void check_gate_mode(MoePlan& moe) {
   if (moe.gate_mode->needs != GateNeeds::mixture_pass) return;
-  if (moe.models.kept_experts() > 0)
-    fail(ErrorKind::config,
-         "{}: gate_mode \"{}\" fits the rows of all experts together, and there is no text for the {} that "
-         "\"{}\" has already: use gate_mode \"router_input\"",
-         moe.config.file, moe.gate_mode->name, count_experts(moe.models.kept_experts()),
-         moe.models.base->name);
+  if (const std::string why_not = why_no_pass(moe); !why_not.empty()) {
+    if (moe.config.gate_mode_reason.empty())
+      fail(ErrorKind::config,
+           "{}: gate_mode \"{}\" fits the rows of all experts together, and {}: use gate_mode "
+           "\"router_input\"",
+           moe.config.file, moe.gate_mode->name, why_not);
+    moe.config.gate_mode_reason += fmt::format(", but {}, so it is not {}", why_not, moe.gate_mode->name);
+    moe.config.gate_mode = "router_input";
+    moe.gate_mode = find_gate_mode(moe.config.gate_mode);
+    return;
+  }
   const auto negative = std::ranges::find_if(
       moe.config.experts, [](const ExpertConfig& expert) { return !expert.negative_prompts.empty(); });
   if (negative != moe.config.experts.end())
@@ -155,6 +171,7 @@ void prepare_gates(MoePlan& moe, const PlanOptions& options) {
   const Model& base = *moe.models.base;
   moe.gate_input.layers = base.config.layers;
   moe.gate_input.hidden = base.config.hidden;
+  moe.gate_input.base = base.name;
   moe.gate_input.embedding = &base.tensor(Role::embedding);
   moe.gate_input.seed = options.seed;
   moe.gate_input.routed = std::ssize(moe.models.experts);
@@ -179,7 +196,6 @@ void prepare_gates(MoePlan& moe, const PlanOptions& options) {
       return;
     }
   }
-  check_gate_mode(moe);
   const Tokenizer tokenizer = read_tokenizer(base);
   if (moe.gate_mode->needs != GateNeeds::nothing) {
     tokenise_prompts(moe, tokenizer);
@@ -240,6 +256,7 @@ void complete_plan(MoePlan& moe, const PlanOptions& options) {
   moe.dtype =
       moe.config.dtype.value_or(base.dtype.value_or(moe.models.base->tensor(Role::embedding).spec.dtype));
   moe.chat_template = choose_chat_template(moe.config, moe.models, moe.warnings);
+  check_gate_mode(moe);
   prepare_gates(moe, options);
   moe.plan.seed = options.seed;
   moe.plan.steps = make_steps(moe, moe.layout);

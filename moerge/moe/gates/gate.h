@@ -47,10 +47,12 @@ enum class GateNeeds { nothing, embeddings, base_pass, mixture_pass };
 
 struct ExpertTokens {
   std::vector<TokenSequence> positive, negative;  // positive: prompts first, then data
+  std::string model = {};                         // its name, for messages
 };
 
 struct GateInput {
   int64_t layers = 0, hidden = 0;
+  std::string base;                   // its name, for messages
   std::vector<ExpertTokens> experts;  // empty lists where the mode needs nothing
   int64_t routed = 0;                 // the first so many compete for tokens, the rest are shared experts
   int64_t kept = 0;                   // experts of the base besides, whose rows stay as they are

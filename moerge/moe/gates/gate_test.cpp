@@ -66,6 +66,98 @@ TEST(HiddenGates, AverageOverTokensWithoutPadding) {
   expect_row(table.row(0, 1), {2 - (4 + 7) / 2.0, 0, 1 - 0.25});
 }
 
+// The routers of CountingEncoder read its states: expert 0's tokens are {5, l, 0}, {7, l, 1}, {9, l, 0},
+// expert 1's {1, l, 0}, {2, l, 1}, {3, l, 2}, minus those of {4, l, 0}, {6, l, 0}, {8, l, 1}.
+class RouterInput : public ::testing::Test {
+ protected:
+  static std::vector<double> unit(std::vector<double> v) {
+    const double length = std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
+    for (double& x : v) x /= length;
+    return v;
+  }
+  static std::vector<double> first(double l) { return unit({7, l, 1 / 3.0}); }
+  static std::vector<double> second(double) { return unit({2 - 6.0, 0, 1 - 1 / 3.0}); }
+  static constexpr double kTokens[2][3][2] = {{{5, 0}, {7, 1}, {9, 0}}, {{1, 0}, {2, 1}, {3, 2}}};
+
+  CountingEncoder encoder_{2};
+};
+
+TEST_F(RouterInput, MeansAgainstEachOtherMadeSharp) {
+  const Gates gates = find_gate_mode("router_input")->make(input_with(&encoder_));
+  for (int64_t layer = 0; layer < 2; layer++) {
+    const auto l = static_cast<double>(layer + 1);
+    const std::vector<double> a = first(l), b = second(l);
+    const auto row = gates.table.row(layer, 0), other = gates.table.row(layer, 1);
+    std::vector<double> half;
+    for (size_t i = 0; i < 3; i++) half.push_back((a[i] - b[i]) / 2);
+    double above = 0;  // how far the larger logit lies above the mean of both, before they are sharpened
+    for (const auto& tokens : kTokens)
+      for (const auto& [id, position] : tokens)
+        above += std::abs(half[0] * id + half[1] * l + half[2] * position) / 6;
+    for (size_t i = 0; i < 3; i++) {
+      EXPECT_NEAR(row[i], half[i] * 4 / above, 1e-5);
+      EXPECT_NEAR(other[i], -row[i], 1e-6);
+    }
+  }
+  ASSERT_TRUE(gates.forecast);
+  EXPECT_FALSE(gates.forecast->held_out);
+  EXPECT_EQ(gates.forecast->stats.layers[1].tokens, 6);
+}
+
+// The rows of a mixture's own experts stay as they are; grow.cpp brings new ones to their length.
+TEST_F(RouterInput, BesideOlderRows) {
+  GateInput input = input_with(&encoder_);
+  input.kept = 2;
+  const Gates gates = find_gate_mode("router_input")->make(input);
+  EXPECT_FALSE(gates.forecast);
+  for (int64_t layer = 0; layer < 2; layer++) {
+    expect_row(gates.table.row(layer, 0), first(static_cast<double>(layer + 1)));
+    expect_row(gates.table.row(layer, 1), second(static_cast<double>(layer + 1)));
+  }
+}
+
+TEST_F(RouterInput, OneExpert) {
+  GateInput input = input_with(&encoder_);
+  input.experts.resize(1);
+  input.routed = 1;
+  const Gates gates = find_gate_mode("router_input")->make(input);
+  EXPECT_FALSE(gates.forecast);
+  expect_row(gates.table.row(0, 0), first(1));
+}
+
+TEST_F(RouterInput, SharedExpert) {
+  GateInput input = input_with(&encoder_);
+  const GateTable without = find_gate_mode("router_input")->make(input).table;
+  input.experts.push_back({.positive = {{3, 3}}, .negative = {}});
+  const Gates gates = find_gate_mode("router_input")->make(input);
+  EXPECT_EQ(gates.forecast->stats.experts, 2);
+  for (int64_t layer = 0; layer < 2; layer++) {
+    const auto l = static_cast<double>(layer + 1);
+    const std::vector<double> a = first(l), b = second(l), own = unit({3, l, 0.5});
+    const auto row = gates.table.row(layer, 2);
+    const double factor = gates.table.row(layer, 0)[0] / ((a[0] - b[0]) / 2);
+    for (size_t i = 0; i < 3; i++) {
+      EXPECT_NEAR(row[i], factor * (own[i] - (a[i] + b[i]) / 2), 1e-5);
+      EXPECT_EQ(gates.table.row(layer, 0)[i], without.row(layer, 0)[i]) << "it does not compete";
+    }
+  }
+}
+
+// The same texts: nothing to tell apart, and no NaN.
+TEST_F(RouterInput, SameTexts) {
+  GateInput input = input_with(&encoder_);
+  input.experts[1] = input.experts[0];
+  const Gates gates = find_gate_mode("router_input")->make(input);
+  for (const float value : gates.table.values) EXPECT_NEAR(value, 0, 1e-6);
+}
+
+TEST_F(RouterInput, SameBitsForAnyNumberOfThreads) {
+  GateInput input = input_with(&encoder_);
+  const std::vector<float> one = find_gate_mode("router_input")->make(input).table.values;
+  input.threads = 3;
+  EXPECT_EQ(find_gate_mode("router_input")->make(input).table.values, one);
+}
+
 TEST(CheapEmbed, SumsEmbeddings) {
   const testing::TempDir dir;
   dir.write("model.safetensors",

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "moerge/base/error.h"
 #include "moerge/moe/gates/gate_texts.h"
 #include "moerge/moe/gates/list.h"
 #include "moerge/moe/gates/ridge_fit.h"
@@ -73,6 +74,45 @@ void add_shared_rows(const GateTexts& texts, const GateInput& input, const Route
   }
 }
 
+bool all_finite(std::span<const float> values) {
+  return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
+}
+
+// Every expert's texts pass through its own FFNs, so what is damaged can be named. `states` enter a layer.
+void check_states(const GateTexts& texts, const GateInput& input, int64_t layer,
+                  std::span<const float> states) {
+  if (all_finite(states)) return;
+  if (layer == 0)
+    fail(ErrorKind::input, "model \"{}\": the embeddings of these texts hold infinite values or NaN",
+         input.base);
+  std::vector<bool> damaged(input.experts.size());
+  for (const GateTexts::Sequence& sequence : texts.of) {
+    const auto part = states.subspan(static_cast<size_t>(sequence.begin * input.hidden),
+                                     static_cast<size_t>((sequence.end - sequence.begin) * input.hidden));
+    if (!sequence.negative && !all_finite(part)) damaged[static_cast<size_t>(sequence.expert)] = true;
+  }
+  // Several: perhaps a shared expert, which all texts pass through.
+  const auto end = damaged.begin() + input.routed, first = std::find(damaged.begin(), end, true);
+  if (input.routed > 1 && std::count(first, end, true) == 1)
+    fail(ErrorKind::input,
+         "model \"{}\": what the FFN of layer {} computes holds infinite values or NaN: its weights are "
+         "damaged, or its numbers grow too large",
+         input.experts[static_cast<size_t>(first - damaged.begin())].model, layer - 1);
+  fail(ErrorKind::input,
+       "what the FFNs of layer {} compute holds infinite values or NaN: the weights of one of the models are "
+       "damaged, or its numbers grow too large",
+       layer - 1);
+}
+
+void check_inputs(const GateInput& input, const RouterView& view) {
+  if (!all_finite(view.inputs))
+    fail(
+        ErrorKind::input,
+        "model \"{}\": what the attention of layer {} computes holds infinite values or NaN: its weights are "
+        "damaged, or its numbers grow too large",
+        input.base, view.layer);
+}
+
 // The sums and their factored copy in float64; labels of both parts, gradients and shares of every token.
 int64_t extra_bytes(const GateInput& input) {
   return 2 * 8 * input.hidden * input.hidden + 3 * bytes_of_texts(input);
@@ -85,7 +125,11 @@ Gates make(const GateInput& input) {
   const bool held_out = !parts.held_out.empty();
   Gates gates = {GateTable(input.layers, std::ssize(input.experts), input.hidden),
                  Forecast{RoutingStats(input.layers, input.routed), held_out}};
+  const auto check_layer = [&](int64_t layer, std::span<const float> states) {
+    check_states(texts, input, layer, states);
+  };
   const auto fit_layer = [&](const RouterView& view) {
+    check_inputs(input, view);
     const std::vector<float> rows =
         fit_ridge({view.inputs, parts.fitted, input.routed, input.hidden}, input.threads);
     std::ranges::copy(rows, gates.table.rows(view.layer).begin());
@@ -99,7 +143,8 @@ Gates make(const GateInput& input) {
       for (float& share : view.shared_shares) share = 1 / (1 + std::exp(-share));
     }
   };
-  input.encoder->encode(texts.sequences, {.router = fit_layer, .replaces_routers = true});
+  input.encoder->encode(texts.sequences,
+                        {.entering = check_layer, .router = fit_layer, .replaces_routers = true});
   return gates;
 }
 

@@ -20,6 +20,24 @@ constexpr double kSharpness = 4;
 
 using Rows = std::vector<double>;  // [experts, hidden]
 
+struct Moments {
+  double mean, variance;
+};
+
+// Of values that are drawn with the chances softmax(factor * values).
+Moments tilted(std::span<const float> values, double factor) {
+  const double largest = std::ranges::max(values);
+  double total = 0, sum = 0, squares = 0;
+  for (const float value : values) {
+    const double chance = std::exp(factor * (value - largest)), below = value - largest;
+    total += chance;
+    sum += chance * below;
+    squares += chance * below * below;
+  }
+  const double mean = sum / total;
+  return {largest + mean, std::max(0.0, squares / total - mean * mean)};
+}
+
 double dot(const Rows& a, const Rows& b) {
   double sum = 0;
   for (size_t i = 0; i < a.size(); i++) sum += a[i] * b[i];
@@ -40,6 +58,7 @@ class Fit {
 
   std::vector<float> run() {
     const double fewest = static_cast<double>(fewest_tokens()), hidden = static_cast<double>(sample_.hidden);
+    if (diagonal_ == 0) return std::vector<float>(static_cast<size_t>(sample_.experts * sample_.hidden));
     Rows rows = least_squares(std::max(kLambda, kLambdaOfFew * hidden / fewest));
     if (fewest >= kFewTokens * hidden)
       refine(rows);
@@ -96,14 +115,14 @@ class Fit {
     return rows;
   }
 
-  /// softmax(factor * logits), in place.
-  void shares(std::vector<float>& logits, double factor) const {
+  /// softmax(logits), in place.
+  void shares(std::vector<float>& logits) const {
     for (size_t first = 0; first < logits.size(); first += width_) {
       const auto row = std::span(logits).subspan(first, width_);
       const double largest = std::ranges::max(row);
       double sum = 0;
-      for (const float logit : row) sum += std::exp(factor * (logit - largest));
-      for (float& logit : row) logit = static_cast<float>(std::exp(factor * (logit - largest)) / sum);
+      for (const float logit : row) sum += std::exp(logit - largest);
+      for (float& logit : row) logit = static_cast<float>(std::exp(logit - largest) / sum);
     }
   }
 
@@ -118,29 +137,26 @@ class Fit {
   double diagonal_ = 0;               // its mean
 };
 
-// The factor t on the rows under which softmax(t W x) is most likely, by Newton's method in one dimension:
-// with s = W x and p = softmax(t s), the derivative of -log p_own is E_p[s] - s_own, the second Var_p[s].
+// The factor t on the rows that minimises what refine() minimises, by Newton's method in one dimension: with
+// s = W x and p = softmax(t s), the derivative of -log p_own is E_p[s] - s_own, the second Var_p[s]. Without
+// the penalty, texts that can be told apart for certain would have no best factor.
 double Fit::best_factor(const Rows& rows) const {
   const std::vector<float> s = logits(rows);
-  double squares = 0, mean = 0;
-  for (const float value : s) mean += value / static_cast<double>(s.size());
-  for (const float value : s) squares += (value - mean) * (value - mean) / static_cast<double>(s.size());
+  const double penalty = kPenalty * diagonal_ * dot(rows, rows);
+  double squares = 0;
+  for (size_t token = 0; token < weights_.size(); token++)
+    for (const float value : std::span(s).subspan(token * width_, width_))
+      squares += double{weights_[token]} * value * value / static_cast<double>(width_);
   if (!(squares > 0)) return 1;
   double factor = 1 / std::sqrt(squares);
   for (int i = 0; i < 20; i++) {
-    std::vector<float> p = s;
-    shares(p, factor);
-    double first = 0, second = 0;
+    double first = penalty * factor, second = penalty;
     for (size_t token = 0; token < weights_.size(); token++) {
       if (sample_.meant[token] < 0) continue;
-      const size_t at = token * width_;
-      double expected = 0, expected_square = 0;
-      for (size_t e = 0; e < width_; e++) {
-        expected += double{p[at + e]} * s[at + e];
-        expected_square += double{p[at + e]} * s[at + e] * s[at + e];
-      }
-      first += weights_[token] * (expected - s[at + static_cast<size_t>(sample_.meant[token])]);
-      second += weights_[token] * (expected_square - expected * expected);
+      const Moments moments = tilted(std::span(s).subspan(token * width_, width_), factor);
+      first +=
+          weights_[token] * (moments.mean - s[token * width_ + static_cast<size_t>(sample_.meant[token])]);
+      second += weights_[token] * moments.variance;
     }
     if (!(second > 0)) break;
     factor = std::clamp(factor - first / second, 0.3 * factor, 3 * factor);
@@ -156,7 +172,7 @@ void Fit::refine(Rows& rows) const {
   int64_t since_restart = 1;
   for (int step = 0; step < kSteps; step++) {
     std::vector<float> p = logits(ahead);
-    shares(p, 1);
+    shares(p);
     Rows gradient = sums([&](size_t token, size_t e) {
       return weights_[token] * (p[token * width_ + e] - one_hot(token, e));
     });

@@ -26,12 +26,13 @@ inline constexpr int64_t kFewestRidgeTokens = 16;
 ///
 /// Least squares fits a straight line to a choice; with tokens enough (8 for each number of a row) the rows
 /// are carried on from there to the maximum of the balanced log-likelihood of softmax(W x), with a penalty of
-/// 0.001 m |W|^2 / 2: one factor by Newton's method, then 20 accelerated steps with Boehning's bound of the
-/// Hessian (Annals of the Institute of Statistical Mathematics 44, 1992), 0.5 A + 0.001 m I, factored once;
-/// rows times 1.5. With fewer tokens one factor puts the largest logit 4 above the mean of all, on average.
+/// 0.001 m |W|^2 / 2: the best single factor by Newton's method, then 20 accelerated steps with Boehning's
+/// bound of the Hessian (Annals of the Institute of Statistical Mathematics 44, 1992), 0.5 A + 0.001 m I,
+/// factored once; rows times 1.5. With fewer tokens one factor puts the largest logit 4 above the mean of
+/// all, on average.
 ///
-/// Every expert needs kFewestRidgeTokens tokens. Sums are float64, products float32; the same bits for any
-/// number of threads.
+/// Every expert needs kFewestRidgeTokens tokens. Inputs that all are zeros give rows of zeros; infinite ones
+/// and NaN throw input. Sums are float64, products float32; the same bits for any number of threads.
 std::vector<float> fit_ridge(const RidgeSample& sample, int threads);
 
 }  // namespace moerge
