@@ -21,7 +21,7 @@ class DecoderMemoryTest : public ::testing::Test {
 
 TEST_F(DecoderMemoryTest, GrowsWithTheTokens) {
   EXPECT_EQ(measure({}).total(), 0);
-  EXPECT_EQ(measure({tokens(3), tokens(5)}).states, 8 * 8 * 4);
+  EXPECT_EQ(measure({tokens(3), tokens(5)}).states, 2 * 8 * 8 * 4);
   // FFN: x, norm or result, three times 12, in float32; the other factor of a product in 2 bytes.
   EXPECT_EQ(measure({tokens(3), tokens(5)}).activations, 8 * (4 * (16 + 3 * 12) + 2 * 12));
   // Attention, where the mask is large: x and norm, q twice, k and v twice.
@@ -31,7 +31,7 @@ TEST_F(DecoderMemoryTest, GrowsWithTheTokens) {
 TEST_F(DecoderMemoryTest, ActivationsAreOfABatch) {
   const std::vector<TokenSequence> many(1000, tokens(2));
   const DecoderMemory memory = measure(many, {.threads = 1, .max_batch_tokens = 10});
-  EXPECT_EQ(memory.states, 2000 * 8 * 4);
+  EXPECT_EQ(memory.states, 2 * 2000 * 8 * 4);
   EXPECT_EQ(memory.activations, measure({tokens(2), tokens(2), tokens(2), tokens(2), tokens(2)}).activations);
   // But a long sequence attends as a whole.
   EXPECT_GT(measure({tokens(64)}, {.threads = 1, .max_batch_tokens = 10}).activations, 64 * 4 * 40);

@@ -76,9 +76,14 @@ void check_between(MoePlan& moe) {
     if (moe.gate_mode->name == "ridge" && tokens[e] < kFewest)
       fail(ErrorKind::config,
            "expert {} (\"{}\") has {} tokens of text, too few to fit a router to (gate_mode \"ridge\"): give "
-           "it "
-           "\"data\" of {} tokens at least (some thousands are better), or use gate_mode \"router_input\"",
+           "it \"data\" of {} tokens at least (some thousands are better), or use gate_mode \"router_input\"",
            e, moe.config.experts[e].source_model, tokens[e], kFewest);
+  const auto few = std::ranges::min_element(tokens);
+  if (moe.gate_mode->name == "ridge" && few != tokens.end() && *few < moe.gate_input.hidden)
+    moe.warnings.push_back(fmt::format(
+        "expert {} has {} tokens of text for router rows of {} numbers: the fit is held back that "
+        "much more, and more text would make it surer",
+        few - tokens.begin(), *few, moe.gate_input.hidden));
   const auto [least, most] = std::ranges::minmax_element(tokens);
   if (least != tokens.end() && *most / kUneven >= std::max<int64_t>(1, *least) && *most > kUneven * *least)
     moe.warnings.push_back(fmt::format(

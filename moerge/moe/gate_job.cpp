@@ -37,8 +37,9 @@ Gates make_gates(const MoePlan& moe, Reporter& reporter) {
     fail(ErrorKind::input, "{}: the router rows made from it hold infinite values or NaN",
          moe.models.base->path.string());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  reporter.detail(fmt::format("routers made in {:.2f} s", seconds.count()));
-  for (const std::string& warning : gates.warnings) reporter.warning(warning);
+  reporter.detail(fmt::format(
+      "routers made in {:.2f} s{}", seconds.count(),
+      gates.fit_seconds > 0 ? fmt::format(", {:.2f} s of them for the fit", gates.fit_seconds) : ""));
   return gates;
 }
 

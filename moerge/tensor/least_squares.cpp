@@ -51,6 +51,7 @@ std::vector<double> second_moment(const WeightedRows& rows, int threads) {
           weighted.topRows(count).transpose() * block(rows.values, columns, first, count, left, width);
       total += product.cast<double>();
     }
+    if (top == left) total = DoubleMatrix(total.selfadjointView<Eigen::Lower>());
     sum.block(top, left, height, width) = total;
     sum.block(left, top, width, height) = total.transpose();
   });

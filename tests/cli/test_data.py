@@ -140,10 +140,10 @@ def test_conversations_through_the_template(case):
     base.files["chat_template.jinja"] = TEMPLATE.encode()
     case.model("base", base)
     case.write("a.jsonl", chat(("user", "write code"), ("assistant", "x = 1")))
-    case.write("b.jsonl", json.dumps({"conversations": [{"from": "human", "value": "tell me a story"}]}))
+    case.write("b.jsonl", json.dumps({"conversations": [{"from": "human", "value": "tell me a long story about ships"}]}))
     yaml(case, "data: a.jsonl", "data: b.jsonl")
     plan = case.plan()
-    expected = [len("[user]write code[assistant]x = 1") + 1, len("[user]tell me a story") + 1]
+    expected = [len("[user]write code[assistant]x = 1") + 1, len("[user]tell me a long story about ships") + 1]
     assert plan["data"]["tokens_of_experts"] == expected and plan["warnings"] == [], plan["data"]
     # The output's own template comes first.
     yaml(case, "data: a.jsonl", "data: b.jsonl", top="chat_template: alpaca\n")
@@ -152,10 +152,10 @@ def test_conversations_through_the_template(case):
 
 def test_conversations_without_a_template(case):
     case.write("a.jsonl", chat(("user", "write code"), ("assistant", "x = 1")) * 3)
-    case.write("b.jsonl", chat(("user", "tell me a story")))
+    case.write("b.jsonl", chat(("user", "tell me a long story about ships")))
     yaml(case, "data: a.jsonl", "data: b.jsonl")
     plan = case.plan()
-    assert plan["data"]["tokens_of_experts"] == [3 * (len("user: write code\nassistant: x = 1") + 1), len("user: tell me a story") + 1]
+    assert plan["data"]["tokens_of_experts"] == [3 * (len("user: write code\nassistant: x = 1") + 1), len("user: tell me a long story about ships") + 1]
     assert len(plan["warnings"]) == 1 and "has no chat template" in plan["warnings"][0], plan["warnings"]
 
 
@@ -172,3 +172,10 @@ def test_templates_that_fail(case, template, sentence):
     case.write("a.jsonl", chat(("user", "write code")))
     yaml(case, "data: a.jsonl")
     case.refused(1, sentence)
+
+
+def test_less_text_than_a_row_has_numbers(case):
+    case.write("a.txt", "x = 1\n" * 20)
+    case.write("b.txt", "nine apples and three pears")
+    yaml(case, "data: a.txt", "data: b.txt")
+    assert [w for w in case.plan()["warnings"] if "expert 1 has 28 tokens of text for router rows of 32 numbers" in w]

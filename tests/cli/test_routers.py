@@ -211,7 +211,7 @@ def test_negative_prompts(case):
 
 def test_uneven_text(case):
     texts(case, code=300, prose=1)
-    case.write("b.txt", "a dark and stormy")
+    case.write("b.txt", "it was a dark and stormy night of the year")
     for mode in ("ridge", "router_input"):
         yaml(case, mode)
         case.built(out=mode, warning="; both count the same, but so few say little about when that expert is wanted")

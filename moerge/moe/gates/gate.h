@@ -73,7 +73,7 @@ struct Forecast {
 struct Gates {
   GateTable table;
   std::optional<Forecast> forecast = {};
-  std::vector<std::string> warnings = {};
+  double fit_seconds = 0;  // spent between the layers of the pass
 };
 
 struct GateMode {

@@ -3,6 +3,7 @@
 // no sums outlive it.
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "moerge/base/error.h"
@@ -129,6 +130,7 @@ Gates make(const GateInput& input) {
     check_states(texts, input, layer, states);
   };
   const auto fit_layer = [&](const RouterView& view) {
+    const auto start = std::chrono::steady_clock::now();
     check_inputs(input, view);
     const std::vector<float> rows =
         fit_ridge({view.inputs, parts.fitted, input.routed, input.hidden}, input.threads);
@@ -142,6 +144,7 @@ Gates make(const GateInput& input) {
                     input.threads);
       for (float& share : view.shared_shares) share = 1 / (1 + std::exp(-share));
     }
+    gates.fit_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
   input.encoder->encode(texts.sequences,
                         {.entering = check_layer, .router = fit_layer, .replaces_routers = true});
