@@ -13,8 +13,9 @@ The model lies in $out:
 $(cd "$out" && ls -l | awk 'NR > 1 { printf "  %9d  %s\n", $5, $9 }')
 
 What next:
-  - see how a build is planned:    $moerge moe $here/moe.yaml OUT --dry-run -v
+  - see it before it is built:     $moerge plan $here/moe.yaml
+  - see where its routers send:    $moerge route $here/moe.yaml --html build/demo/routing.html
   - load it in Python:             AutoModelForCausalLM.from_pretrained("$out")
-  - make a GGUF of it:             python convert_hf_to_gguf.py $out      (llama.cpp)
+  - make a GGUF of it:             $moerge gguf $here/moe.yaml build/demo --type q8_0
   - use your own models:           edit $here/moe.yaml; $moerge moe --help explains every flag
 EOF

@@ -134,6 +134,17 @@ class RoutedModel {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   /// The YAML it is made from, or was made from; null where that is not known.
   const MoeConfig* config() const { return config_ ? &*config_ : nullptr; }
+  /// Data of its YAML, as the gate mode has read it: the sequences of each expert after its prompts'.
+  bool has_data() const { return moe_ && moe_->data_tokens > 0; }
+  void add_data(const TextCutter& cutter, RoutingReport& report, std::vector<TextWindow>& windows) const {
+    for (size_t e = 0; e < config_->experts.size(); e++) {
+      const std::vector<TokenSequence>& all = moe_->gate_input.experts[e].positive;
+      const int64_t expert = kept() + static_cast<int64_t>(e);
+      cutter.add_sequences({.name = "data of " + report.describe(expert), .meant = expert},
+                           std::span(all).subspan(config_->experts[e].positive_prompts.size()), report.texts,
+                           windows);
+    }
+  }
   /// Whether its routers come from prompts.
   bool has_prompts() const {
     const GateMode* mode = config_ ? find_gate_mode(config_->gate_mode) : nullptr;
@@ -189,12 +200,14 @@ std::vector<LabelledText> read_all(const Arguments& a, const RoutedModel& mixtur
   for (const std::string& value : a.prompts) out.push_back(read_prompt_flag(value, names));
   if (!out.empty()) return out;
   if (mixture.config()) out = configured_prompts(mixture.kept(), *mixture.config());
-  if (out.empty())
+  if (out.empty() && !mixture.has_data())
     fail(ErrorKind::usage, "which text? --text FILE or --prompt TEXT{}",
          mixture.config() ? " (its YAML has no positive prompts to take instead)" : "");
-  report.note =
-      "The texts are the YAML's own positive prompts, which the routers were made from; --text measures "
-      "with text that they do not know.";
+  report.note = fmt::format(
+      "The texts are the YAML's own {}{}, which the routers were made from; --text measures with text that "
+      "they "
+      "do not know.",
+      out.empty() ? "data" : "positive prompts", !out.empty() && mixture.has_data() ? " and data" : "");
   return out;
 }
 
@@ -368,6 +381,7 @@ int run_route(std::string_view program, const std::vector<std::string>& argument
   std::vector<TextWindow> windows;
   for (const LabelledText& text : read_all(a, mixture, names, report))
     cutter.add(text, report.texts, windows);
+  if (a.texts.empty() && a.prompts.empty() && mixture.has_data()) mixture.add_data(cutter, report, windows);
   report_left_out(report.texts, a.max_tokens, reporter);
   keep_tokens(a, report, windows);
   mixture.make_routers(a, reporter);

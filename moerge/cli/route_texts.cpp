@@ -221,7 +221,6 @@ TokenSequence TextCutter::encode_beginning(const std::string& document, int64_t 
 void TextCutter::add(const LabelledText& text, std::vector<RoutedText>& texts,
                      std::vector<TextWindow>& windows) const {
   RoutedText out = {.name = text.name, .meant = text.meant, .documents = 0};
-  const int64_t step = window_ - std::ssize(prefix_);
   for (const std::string& document : text.documents) {
     const int64_t left = max_tokens_ - out.tokens;
     if (left == 0) {
@@ -237,15 +236,38 @@ void TextCutter::add(const LabelledText& text, std::vector<RoutedText>& texts,
     }
     out.documents++;
     out.tokens += std::ssize(ids);
-    for (int64_t first = 0; first < std::ssize(ids); first += step) {
-      TextWindow window = {texts.size(), prefix_, std::ssize(prefix_)};
-      window.tokens.insert(window.tokens.end(), ids.begin() + first,
-                           ids.begin() + std::min(first + step, std::ssize(ids)));
-      windows.push_back(std::move(window));
-    }
+    add_windows(texts.size(), ids, windows);
   }
   if (out.tokens == 0) fail(ErrorKind::input, "{}: the tokenizer makes no tokens of it", text.where);
   texts.push_back(std::move(out));
+}
+
+void TextCutter::add_sequences(RoutedText text, std::span<const TokenSequence> sequences,
+                               std::vector<RoutedText>& texts, std::vector<TextWindow>& windows) const {
+  text.documents = 0;
+  for (const TokenSequence& sequence : sequences) {
+    std::span<const int32_t> ids = sequence;
+    if (std::ranges::equal(ids.first(std::min(ids.size(), prefix_.size())), prefix_))
+      ids = ids.subspan(prefix_.size());
+    ids = ids.first(std::min(ids.size(), static_cast<size_t>(max_tokens_ - text.tokens)));
+    if (ids.empty()) continue;
+    text.documents++;
+    text.tokens += std::ssize(ids);
+    add_windows(texts.size(), ids, windows);
+  }
+  if (text.tokens > 0) texts.push_back(std::move(text));
+}
+
+// `ids`: without the token in front.
+void TextCutter::add_windows(size_t text, std::span<const int32_t> ids,
+                             std::vector<TextWindow>& windows) const {
+  const auto step = static_cast<size_t>(window_) - prefix_.size();
+  for (size_t first = 0; first < ids.size(); first += step) {
+    TextWindow window = {text, prefix_, std::ssize(prefix_)};
+    const auto part = ids.subspan(first, std::min(step, ids.size() - first));
+    window.tokens.insert(window.tokens.end(), part.begin(), part.end());
+    windows.push_back(std::move(window));
+  }
 }
 
 // A token's text depends on its neighbours (SentencePiece's spaces, characters of several tokens): it is what

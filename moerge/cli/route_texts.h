@@ -67,10 +67,14 @@ class TextCutter {
   TextCutter(const Tokenizer& tokenizer, int64_t window, int64_t max_tokens);
   /// Appends to both. Throws input for a text without tokens.
   void add(const LabelledText& text, std::vector<RoutedText>& texts, std::vector<TextWindow>& windows) const;
+  /// One text that is tokens already, each sequence with that token in front; max_tokens of it at most.
+  void add_sequences(RoutedText text, std::span<const TokenSequence> sequences,
+                     std::vector<RoutedText>& texts, std::vector<TextWindow>& windows) const;
   /// Text of every token; put together, the window's.
   std::vector<std::string> pieces(std::span<const int32_t> tokens) const;
 
  private:
+  void add_windows(size_t text, std::span<const int32_t> ids, std::vector<TextWindow>& windows) const;
   TokenSequence encode_beginning(const std::string& document, int64_t max_tokens, bool& whole) const;
 
   const Tokenizer& tokenizer_;

@@ -472,3 +472,15 @@ def test_page_that_does_not_fit_the_disk(case):
     case.model("mix", tiny_mixture("mix"))
     result = case.run("route", "mix", *texts(case), "--html", "page.html", limit=8).exits(1).says("page.html")
     assert not case.path("page.html").exists() and not list(case.work.glob(".page*")), result
+
+
+def test_data_of_the_yaml(case):
+    case.write("a.txt", "import os\n" * 60)
+    case.write("b.jsonl", json.dumps({"text": "a dark and stormy night"}) + "\n")
+    case.yaml(text="base_model: base\ngate_mode: router_input\nexperts:\n"
+                   "  - source_model: one\n    data: a.txt\n"
+                   "  - source_model: two\n    positive_prompts: [it was so]\n    data: b.jsonl\n")
+    report = json.loads(route(case, "moe.yaml", "--json", "--max-tokens", "500").stdout)
+    assert [(text["name"], text["meant"], text["tokens"]) for text in report["texts"]] == [
+        ('"it was so"', 1, len("it was so")), ("data of expert 0 (one)", 0, 500), ("data of expert 1 (two)", 1, 23)], report["texts"]
+    route(case, "moe.yaml").prints("The texts are the YAML's own positive prompts and data, which the routers were made from")
