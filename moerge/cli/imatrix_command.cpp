@@ -15,6 +15,7 @@
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
 #include "moerge/cli/export_source.h"
+#include "moerge/cli/json_lines.h"
 #include "moerge/engine/decoder.h"
 #include "moerge/engine/imatrix.h"
 #include "moerge/export/importance.h"
@@ -144,20 +145,6 @@ void append_text(std::string& text, std::string_view more) {
   if (!more.ends_with('\n')) text += '\n';
 }
 
-void append_json_lines(std::string& text, std::string_view lines, const std::string& file) {
-  for (int64_t number = 1; !lines.empty(); number++) {
-    const std::string_view line = lines.substr(0, lines.find('\n'));
-    lines.remove_prefix(std::min(lines.size(), line.size() + 1));
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string where = fmt::format("{}:{}", file, number);
-    const Json object = parse_json(line, where);
-    if (!object.is_object()) fail(ErrorKind::input, "{}: an object with \"text\" is expected", where);
-    const std::optional<std::string> value = json_string(object, "text", where);
-    if (!value) fail(ErrorKind::input, "{}: \"text\" is missing", where);
-    append_text(text, *value);
-  }
-}
-
 std::string read_texts(const std::vector<std::string>& files) {
   std::string text;
   for (const std::string& file : files) {
@@ -167,7 +154,7 @@ std::string read_texts(const std::vector<std::string>& files) {
       fail(ErrorKind::input, "{}: no UTF-8 text: byte {} is 0x{:02x}", file, *wrong,
            static_cast<unsigned char>(content[*wrong]));
     if (fs::path(file).extension() == ".jsonl")
-      append_json_lines(text, content, file);
+      for (const std::string& row : json_lines(content, file)) append_text(text, row);
     else if (!content.empty())
       append_text(text, content);
   }

@@ -10,6 +10,7 @@
 #include "moerge/base/json.h"
 #include "moerge/base/suggest.h"
 #include "moerge/base/utf8.h"
+#include "moerge/cli/json_lines.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -38,22 +39,6 @@ void check_utf8(std::string_view text, const std::string& where) {
   if (const std::optional<size_t> wrong = find_invalid_utf8(text))
     fail(ErrorKind::input, "{}: no UTF-8 text: byte {} is 0x{:02x}", where, *wrong,
          static_cast<unsigned char>(text[*wrong]));
-}
-
-std::vector<std::string> json_lines(std::string_view lines, const std::string& file) {
-  std::vector<std::string> out;
-  for (int64_t number = 1; !lines.empty(); number++) {
-    const std::string_view line = lines.substr(0, lines.find('\n'));
-    lines.remove_prefix(std::min(lines.size(), line.size() + 1));
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string where = fmt::format("{}:{}", file, number);
-    const Json object = parse_json(line, where);
-    if (!object.is_object()) fail(ErrorKind::input, "{}: an object with \"text\" is expected", where);
-    const std::optional<std::string> text = json_string(object, "text", where);
-    if (!text) fail(ErrorKind::input, "{}: \"text\" is missing", where);
-    out.push_back(*text);
-  }
-  return out;
 }
 
 // A .jsonl file's lines, any other file as one document.
