@@ -7,9 +7,9 @@
 namespace moerge {
 
 SourceOptions MoeFlags::options() const {
-  SourceOptions out = how;
-  out.cache = cache;
-  return out;
+  SourceOptions all = how;
+  all.cache = cache;
+  return all;
 }
 
 PlanOptions MoeFlags::plan_options() const { return moerge::plan_options(how, layout()); }
