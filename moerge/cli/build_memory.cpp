@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "moerge/moe/gate_job.h"
+#include "moerge/moe/gates/gate_texts.h"
 #include "moerge/moe/planned_model.h"
 #include "moerge/plan/execute.h"
 
@@ -31,14 +32,6 @@ Resident resident_memory() {
   return out;
 }
 
-std::vector<TokenSequence> all_prompts(const GateInput& input) {
-  std::vector<TokenSequence> out;
-  for (const ExpertTokens& expert : input.experts)
-    for (const auto* prompts : {&expert.positive, &expert.negative})
-      out.insert(out.end(), prompts->begin(), prompts->end());
-  return out;
-}
-
 }  // namespace
 
 BuildMemory build_memory(const MoePlan& moe, const DecoderOptions& options, int threads) {
@@ -50,9 +43,9 @@ BuildMemory build_memory(const MoePlan& moe, const DecoderOptions& options, int 
   memory.buffers = buffer_bytes(moe.plan, threads) + threads * kThread;
   memory.routers = gate_bytes(moe);
   if (moe.gate_mode->needs == GateNeeds::base_pass)
-    memory.decoder = decoder_memory(*moe.models.base, options, all_prompts(moe.gate_input));
+    memory.decoder = decoder_memory(*moe.models.base, options, gate_texts(moe.gate_input).sequences);
   if (moe.gate_mode->needs == GateNeeds::mixture_pass)
-    memory.decoder = decoder_memory(PlannedModel(moe).model(), options, all_prompts(moe.gate_input));
+    memory.decoder = decoder_memory(PlannedModel(moe).model(), options, gate_texts(moe.gate_input).sequences);
   return memory;
 }
 

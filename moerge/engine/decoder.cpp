@@ -26,9 +26,6 @@ constexpr std::array kAttentionRoles = {
     Role::k_bias,         Role::v_bias, Role::o_bias, Role::q_norm, Role::k_norm};
 constexpr std::array kFfnRoles = {Role::ffn_norm, Role::ffn_gate, Role::ffn_up, Role::ffn_down};
 
-// Long sequences attend in blocks of queries, so that masks grow with the length and not with its square.
-constexpr int64_t kQueryBlock = 512;
-
 bool is_mixture(const ModelConfig& config) { return config.experts > 0; }
 
 // Those of a layer as a whole.

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "moerge/base/error.h"
+#include "moerge/engine/graph.h"
 #include "moerge/engine/mixture.h"
 #include "moerge/engine/weight_stream.h"
 
@@ -14,7 +15,6 @@ namespace moerge {
 namespace {
 
 constexpr std::array kDenseFfn = {Role::ffn_norm, Role::ffn_gate, Role::ffn_up, Role::ffn_down};
-constexpr int64_t kQueryBlock = 512;  // of attention, see decoder.cpp
 
 bool contains(std::span<const Role> roles, Role role) {
   return std::ranges::find(roles, role) != roles.end();

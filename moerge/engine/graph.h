@@ -11,6 +11,9 @@
 
 namespace moerge {
 
+/// Long sequences attend in blocks of queries, so that masks grow with the length and not with its square.
+inline constexpr int64_t kQueryBlock = 512;
+
 /// What the parts of the forward pass compute with.
 struct Workbench {
   const Model& model;

@@ -7,12 +7,12 @@
 #include "moerge/base/error.h"
 #include "moerge/model/chat_templates.h"
 #include "moerge/model/tokenizer_files.h"
+#include "moerge/moe/gates/ridge_fit.h"
 #include "moerge/moe/texts.h"
 
 namespace moerge {
 namespace {
 
-constexpr int64_t kFewest = 16;   // tokens that a fit needs of every expert
 constexpr int64_t kUneven = 100;  // times the text of another
 
 std::string plain_lines(const std::vector<ChatMessage>& messages) {
@@ -73,11 +73,11 @@ void check_between(MoePlan& moe) {
              "own",
              a, b);
   for (size_t e = 0; e < count; e++)
-    if (moe.gate_mode->name == "ridge" && tokens[e] < kFewest)
+    if (moe.gate_mode->name == "ridge" && tokens[e] < kFewestRidgeTokens)
       fail(ErrorKind::config,
            "expert {} (\"{}\") has {} tokens of text, too few to fit a router to (gate_mode \"ridge\"): give "
            "it \"data\" of {} tokens at least (some thousands are better), or use gate_mode \"router_input\"",
-           e, moe.config.experts[e].source_model, tokens[e], kFewest);
+           e, moe.config.experts[e].source_model, tokens[e], kFewestRidgeTokens);
   const auto few = std::ranges::min_element(tokens);
   if (moe.gate_mode->name == "ridge" && few != tokens.end() && *few < moe.gate_input.hidden)
     moe.warnings.push_back(fmt::format(

@@ -7,7 +7,6 @@
 namespace moerge {
 namespace {
 
-constexpr int64_t kFewTokens = 200;         // too few to say much
 constexpr double kIdle = 0.1, kGreedy = 2;  // of an even share
 constexpr double kNoBetter = 1.5;           // times chance
 
@@ -47,7 +46,7 @@ class Text {
 
   // The worst of what there is to say.
   std::string verdict(int64_t tokens) const {
-    if (tokens < kFewTokens) return "so few tokens say little: moerge route shows where other texts go";
+    if (tokens < kEnoughTokens) return "so few tokens say little: moerge route shows where other texts go";
     if (stats_.right_share() < kNoBetter * even())
       return "hardly better than chance: give every expert some sentences of its kind, or \"data\", and "
              "gate_mode "

@@ -13,9 +13,6 @@
 
 namespace moerge {
 
-/// Below this many tokens, shares say little.
-inline constexpr int64_t kEnoughTokens = 200;
-
 /// A token that is shown on its own.
 struct RoutedToken {
   int32_t id = 0;

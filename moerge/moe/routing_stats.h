@@ -9,6 +9,9 @@
 
 namespace moerge {
 
+/// Below this many tokens, shares say little.
+inline constexpr int64_t kEnoughTokens = 200;
+
 /// Counts over the tokens of one layer. Probabilities are the softmax over all experts, before the chosen
 /// ones are taken out and scaled.
 struct LayerRouting {

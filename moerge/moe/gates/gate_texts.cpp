@@ -19,11 +19,7 @@ GateTexts gate_texts(const GateInput& input) {
 }
 
 int64_t bytes_of_texts(const GateInput& input) {
-  int64_t tokens = 0;
-  for (const ExpertTokens& expert : input.experts)
-    for (const auto* texts : {&expert.positive, &expert.negative})
-      for (const TokenSequence& text : *texts) tokens += std::ssize(text);
-  return tokens * (4 + 8 + 4 + 4 * input.routed);
+  return gate_texts(input).tokens * (4 + 8 + 4 + 4 * input.routed);
 }
 
 std::vector<int64_t> GateTexts::meant(const GateInput& input) const {

@@ -34,6 +34,10 @@ void count_routing(Forecast& forecast, const GateInput& input, int64_t layer, st
 /// where nobody is meant.
 std::vector<float> balanced_weights(std::span<const int64_t> meant, int64_t experts);
 
+/// How far the largest logit of a text's token lies above the mean of all experts', on average: with four
+/// experts the softmax then gives about 0.85 to the first.
+inline constexpr double kSharpness = 4;
+
 /// The factor on a layer's rows after which a token's largest logit lies `sharpness` above the mean of all
 /// experts', on average over the weighted tokens. `logits`: [tokens, experts].
 double sharpening(std::span<const float> logits, std::span<const float> weights, double sharpness);

@@ -16,7 +16,6 @@ constexpr double kFewTokens = 8;  // an expert, for each number of a row: fewer 
 constexpr double kPenalty = 1e-3;  // of the mean diagonal
 constexpr int kSteps = 20;
 constexpr double kSharper = 1.5;
-constexpr double kSharpness = 4;
 
 using Rows = std::vector<double>;  // [experts, hidden]
 

@@ -16,10 +16,6 @@
 namespace moerge {
 namespace {
 
-// How far the largest logit of a text's token lies above the mean of all experts', on average: with four
-// experts the softmax then gives about 0.85 to the first.
-constexpr double kSharpness = 4;
-
 void add_means(const GateTexts& texts, std::span<const float> inputs, GateTable& table, int64_t layer) {
   const auto hidden = static_cast<size_t>(table.hidden);
   std::vector<double> sums(static_cast<size_t>(table.experts) * hidden);
