@@ -5,38 +5,45 @@ find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 
-# ggml, llama and nlohmann/json come from one pinned llama.cpp source tree in the cache folder.
+# ggml, llama.cpp with its HTTP server, and nlohmann/json come from one pinned source tree in the cache folder.
 if(NOT MOERGE_LLAMA_DIR)
   execute_process(COMMAND ${CMAKE_SOURCE_DIR}/tools/fetch-llama.sh OUTPUT_VARIABLE MOERGE_LLAMA_DIR
                   OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
 endif()
-set(BUILD_SHARED_LIBS OFF)
-set(LLAMA_BUILD_NUMBER 0)  # all three given: else git is asked about OUR repository
-set(LLAMA_BUILD_COMMIT 0c1e57098)
-set(GGML_BUILD_COMMIT 0c1e57098 CACHE STRING "")
-foreach(part COMMON TESTS TOOLS EXAMPLES SERVER APP UI)
-  set(LLAMA_BUILD_${part} OFF CACHE BOOL "")
+# It is built below build/llama, the same for every preset (cmake/llama); its exported targets are ours to link.
+# What is given for it at configuration (-DGGML_CUDA=ON) is handed on.
+set(MOERGE_LLAMA_BUILD ${CMAKE_SOURCE_DIR}/build/llama CACHE PATH "llama.cpp, built; another folder is used as it is")
+if(MOERGE_LLAMA_BUILD STREQUAL ${CMAKE_SOURCE_DIR}/build/llama)
+  set(llama_options -DMOERGE_LLAMA_DIR=${MOERGE_LLAMA_DIR})
+  get_cmake_property(cache_variables CACHE_VARIABLES)
+  list(FILTER cache_variables INCLUDE REGEX "^(GGML_|CMAKE_C(XX)?_COMPILER$|CMAKE_C(XX)?_COMPILER_LAUNCHER$)")
+  foreach(variable ${cache_variables})
+    list(APPEND llama_options -D${variable}=${${variable}})
+  endforeach()
+  execute_process(COMMAND ${CMAKE_COMMAND} -S ${CMAKE_SOURCE_DIR}/cmake/llama -B ${MOERGE_LLAMA_BUILD} -G ${CMAKE_GENERATOR}
+                          -DCMAKE_BUILD_TYPE=Release ${llama_options}
+                  OUTPUT_VARIABLE llama_output ERROR_VARIABLE llama_output RESULT_VARIABLE llama_result)
+  if(NOT llama_result EQUAL 0)
+    message(FATAL_ERROR "llama.cpp cannot be configured:\n${llama_output}")
+  endif()
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cmake/llama/CMakeLists.txt)
+  file(STRINGS ${MOERGE_LLAMA_BUILD}/libraries.txt llama_libraries)
+  add_custom_target(moerge_llama_build BYPRODUCTS ${llama_libraries}
+    COMMAND ${CMAKE_COMMAND} --build ${MOERGE_LLAMA_BUILD} --target moerge_llama_server
+    COMMENT "Compiling llama.cpp" USES_TERMINAL VERBATIM)
+endif()
+find_package(OpenMP)  # ggml's threads, when it was built with them
+include(${MOERGE_LLAMA_BUILD}/targets.cmake)
+file(STRINGS ${MOERGE_LLAMA_BUILD}/targets.txt llama_targets)
+foreach(target ${llama_targets})
+  set_target_properties(${target} PROPERTIES IMPORTED_GLOBAL TRUE)
+  if(TARGET moerge_llama_build)
+    add_dependencies(${target} moerge_llama_build)
+  endif()
 endforeach()
-set(LLAMA_USE_PREBUILT_UI OFF CACHE BOOL "")  # its default downloads at build time
-set(LLAMA_OPENSSL OFF CACHE BOOL "")
-set(GGML_CCACHE OFF CACHE BOOL "")
-set(GGML_LLAMAFILE ON CACHE BOOL "")         # tiled matrix products: 2.5 times less CPU time for bf16 on AVX2
-set(moerge_build_type ${CMAKE_BUILD_TYPE})
-set(CMAKE_BUILD_TYPE Release)                      # fast in the sanitizer build as well
-add_subdirectory(${MOERGE_LLAMA_DIR} ${CMAKE_BINARY_DIR}/llama EXCLUDE_FROM_ALL SYSTEM)
-set(CMAKE_BUILD_TYPE ${moerge_build_type})
 
 add_library(moerge_json INTERFACE)
 target_include_directories(moerge_json SYSTEM INTERFACE ${MOERGE_LLAMA_DIR}/vendor)
-
-# llama.cpp's Jinja engine, of all that lies in its common/ folder.
-set(common_dir ${MOERGE_LLAMA_DIR}/common)
-add_library(moerge_jinja STATIC EXCLUDE_FROM_ALL
-  ${common_dir}/json.cpp ${common_dir}/unicode.cpp ${common_dir}/jinja/lexer.cpp ${common_dir}/jinja/parser.cpp
-  ${common_dir}/jinja/runtime.cpp ${common_dir}/jinja/string.cpp ${common_dir}/jinja/value.cpp)
-target_include_directories(moerge_jinja SYSTEM PUBLIC ${common_dir} PRIVATE ${MOERGE_LLAMA_DIR}/vendor)
-target_link_libraries(moerge_jinja PRIVATE ggml)
-set_target_properties(moerge_jinja PROPERTIES COMPILE_OPTIONS -O2)  # fast in the sanitizer build as well
 
 # The one Rust library. Its target folder is shared by all presets: it is compiled once.
 find_program(MOERGE_CARGO cargo REQUIRED HINTS $ENV{HOME}/.cargo/bin)
