@@ -5,11 +5,12 @@ import pathlib
 import re
 import sys
 
-RANK = {"base": 0, "tensor": 1, "formats": 2, "model": 3, "plan": 4, "engine": 4, "hub": 4, "moe": 5, "export": 5, "cli": 6}
+RANK = {"base": 0, "tensor": 1, "formats": 2, "model": 3, "plan": 4, "engine": 4, "hub": 4, "moe": 5, "export": 5, "serve": 5, "cli": 6}
 # Headers of third parties, and the only folders that may include them. JSON is a type of base/json.h.
 BORDERS = [
-    (re.compile(r"^ggml\.h"), {"tensor", "engine"}),  # tensor/ has the quantisation kernels
-    (re.compile(r"^(ggml-|gguf|llama)"), {"engine", "testing"}),
+    (re.compile(r"^ggml\.h"), {"tensor", "engine", "serve"}),  # tensor/ has the quantisation kernels
+    (re.compile(r"^(ggml-|gguf|llama)"), {"engine", "serve", "testing"}),
+    (re.compile(r"^(server-|cpp-httplib|(arg|chat|common|console|log|sampling)\.h)"), {"serve"}),
     (re.compile(r"^jinja/"), {"engine"}),
     (re.compile(r"^yaml-cpp/"), {"base"}),
     (re.compile(r"^Eigen/"), {"tensor"}),

@@ -23,6 +23,7 @@ int run_plan(std::string_view program, const std::vector<std::string>& arguments
 int run_extract(std::string_view program, const std::vector<std::string>& arguments);
 int run_gguf(std::string_view program, const std::vector<std::string>& arguments);
 int run_route(std::string_view program, const std::vector<std::string>& arguments);
+int run_chat(std::string_view program, const std::vector<std::string>& arguments);
 int run_imatrix(std::string_view program, const std::vector<std::string>& arguments);
 
 }  // namespace moerge

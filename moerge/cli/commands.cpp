@@ -16,12 +16,13 @@ namespace {
 
 constexpr std::string_view kVersion = "0.1.0";
 
-constexpr std::array<Command, 6> kCommands = {{
+constexpr std::array<Command, 7> kCommands = {{
     {"moe", "make a mixture of experts from the models that a YAML file names", "mergekit-moe", run_moe},
     {"plan", "say what would be made of a YAML: sizes, memory, families; writes nothing", "", run_plan},
     {"extract", "write one expert of a mixture as a dense model", "", run_extract},
     {"gguf", "write GGUF files, quantised or not, from a YAML or a model folder", "", run_gguf},
     {"route", "say where a mixture's routers send the tokens of a text, and what is wrong", "", run_route},
+    {"chat", "talk with a model in the terminal, and watch which expert has each word", "", run_chat},
     {"imatrix", "measure on text which weights of a model matter most, for a quantiser", "", run_imatrix},
 }};
 

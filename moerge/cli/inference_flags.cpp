@@ -1,0 +1,99 @@
+#include "moerge/cli/inference_flags.h"
+
+#include <algorithm>
+
+#include "moerge/base/error.h"
+#include "moerge/base/file.h"
+
+namespace moerge {
+namespace {
+
+constexpr int64_t kMaxTemplate = 4 << 20;
+
+// An option whose value goes to llama.cpp as it is, once it is of the right kind.
+void pass_on(CLI::App& app, InferenceFlags& flags, const std::string& names, const std::string& llama_name,
+             const std::string& help, const CLI::Validator& check, const std::string& group) {
+  app.add_option_function<std::string>(
+         names,
+         [&flags, llama_name](const std::string& value) {
+           flags.llama_flags.push_back(llama_name);
+           flags.llama_flags.push_back(value);
+         },
+         help)
+      ->check(check)
+      ->group(group);
+}
+
+const CLI::Validator kAnyText = CLI::Validator([](std::string&) { return std::string(); }, "");
+
+}  // namespace
+
+void add_inference_flags(CLI::App& app, InferenceFlags& flags) {
+  const std::string sampling = "Sampling, as in llama.cpp";
+  const CLI::Range share(0.0, 1.0);
+  pass_on(app, flags, "-n,--predict", "-n", "longest answer in tokens; -1: as long as there is context (-1)",
+          CLI::Range(-1, INT32_MAX), sampling);
+  pass_on(app, flags, "--temp", "--temp", "temperature; 0: always the likeliest token (0.8)",
+          CLI::Range(0.0, 100.0), sampling);
+  pass_on(app, flags, "--top-k", "--top-k", "only the K likeliest tokens; 0: all (40)",
+          CLI::Range(0, INT32_MAX), sampling);
+  pass_on(app, flags, "--top-p", "--top-p",
+          "only the likeliest tokens that make up this share; 1: all (0.95)", share, sampling);
+  pass_on(app, flags, "--min-p", "--min-p",
+          "only tokens with this share of the likeliest one's probability (0.05)", share, sampling);
+  pass_on(app, flags, "--repeat-penalty", "--repeat-penalty",
+          "makes tokens of late less likely; 1: does not (1)", CLI::Range(0.0, 100.0), sampling);
+  pass_on(app, flags, "--repeat-last-n", "--repeat-last-n",
+          "how many tokens that looks back; -1: the context (64)", CLI::Range(-1, INT32_MAX), sampling);
+  pass_on(app, flags, "--presence-penalty", "--presence-penalty",
+          "makes tokens that were there less likely (0)", CLI::Range(-100.0, 100.0), sampling);
+  pass_on(app, flags, "--frequency-penalty", "--frequency-penalty", "the same, the more often the more (0)",
+          CLI::Range(-100.0, 100.0), sampling);
+  pass_on(app, flags, "-s,--seed", "--seed", "seed of the sampling; -1: another each time (-1)",
+          CLI::Range(int64_t{-1}, int64_t{UINT32_MAX}), sampling);
+  const std::string model = "The model";
+  app.add_option("-c,--ctx-size", flags.context,
+                 "tokens of context, all requests together (what the model was trained with, 8192 at most)")
+      ->check(CLI::Range(int64_t{16}, int64_t{INT32_MAX}))
+      ->group(model);
+  app.add_option("--chat-template-file", flags.template_file, "Jinja template to use instead of the model's")
+      ->group(model);
+  app.add_flag("--plain", flags.plain, "no chat template: the model goes on where the text ends")
+      ->group(model);
+  const std::string where = "Where it runs";
+  pass_on(app, flags, "-t,--threads", "-t", "threads (as many as there are cores)", CLI::Range(1, 1024),
+          where);
+  pass_on(app, flags, "--gpu-layers,--n-gpu-layers", "-ngl",
+          "layers on the graphics card: a number, auto or all (auto)", kAnyText, where);
+  pass_on(app, flags, "--device", "--device", "devices to use, as a list; none: the processor alone",
+          kAnyText, where);
+  pass_on(app, flags, "--rpc", "--rpc", "hosts that take layers: HOST:PORT,... (each runs `moerge worker`)",
+          kAnyText, where);
+  pass_on(app, flags, "--override-tensor", "--override-tensor",
+          "PATTERN=DEVICE,...: where the tensors go whose name matches a regular expression: "
+          "'ffn_.*_exps=RPC0'",
+          kAnyText, where);
+  app.add_flag("--verbose", flags.verbose, "show llama.cpp's own messages")->group(where);
+}
+
+std::vector<std::string> split_llama_flags(const std::vector<std::string>& arguments, InferenceFlags& flags) {
+  const auto border = std::find(arguments.begin(), arguments.end(), "--");
+  if (border != arguments.end()) flags.further_flags.assign(border + 1, arguments.end());
+  return {arguments.begin(), border};
+}
+
+InferenceOptions inference_options(const InferenceFlags& flags) {
+  InferenceOptions options;
+  options.context = flags.context;
+  options.llama_flags = flags.llama_flags;
+  options.llama_flags.insert(options.llama_flags.end(), flags.further_flags.begin(),
+                             flags.further_flags.end());
+  options.verbose = flags.verbose;
+  if (flags.plain && !flags.template_file.empty())
+    fail(ErrorKind::usage, "--plain and --chat-template-file exclude each other");
+  if (flags.plain) options.chat_template = "";
+  if (!flags.template_file.empty()) options.chat_template = read_file(flags.template_file, kMaxTemplate);
+  return options;
+}
+
+}  // namespace moerge

@@ -1,0 +1,30 @@
+#pragma once
+// Flags of the commands that run a model: chat and serve. Names are llama.cpp's.
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "moerge/serve/inference.h"
+
+namespace moerge {
+
+struct InferenceFlags {
+  int64_t context = 0;
+  bool plain = false, verbose = false;
+  std::string template_file;
+  std::vector<std::string> llama_flags;    // of ours, in llama.cpp's spelling
+  std::vector<std::string> further_flags;  // what came after a lone "--"
+};
+
+/// What comes after a lone "--" is for llama.cpp's own parser; the rest is returned.
+std::vector<std::string> split_llama_flags(const std::vector<std::string>& arguments, InferenceFlags& flags);
+
+/// Sampling, context, chat template, threads, devices, hosts.
+void add_inference_flags(CLI::App& app, InferenceFlags& flags);
+
+/// Without a model, a name and a number of requests at once. Reads the template file.
+InferenceOptions inference_options(const InferenceFlags& flags);
+
+}  // namespace moerge

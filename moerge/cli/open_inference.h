@@ -1,0 +1,18 @@
+#pragma once
+// MODEL of chat and serve, made ready to answer.
+
+#include <memory>
+#include <string>
+
+#include "moerge/base/progress.h"
+#include "moerge/cli/inference_flags.h"
+#include "moerge/serve/inference.h"
+
+namespace moerge {
+
+/// `model`: what the user gave. `parallel`: requests at once. Says what is loaded and what there is to know
+/// of it.
+std::unique_ptr<Inference> open_inference(const std::string& model, const InferenceFlags& flags, int parallel,
+                                          Reporter& reporter);
+
+}  // namespace moerge
