@@ -20,7 +20,7 @@ BORDERS = [
 ]
 MAX_LINES = 600
 INCLUDE = re.compile(r'^#include [<"]([^>"]+)[>"]')
-TYPE = re.compile(r"^(?:struct|class|enum class) (\w+)[^;]*$")  # a definition, at namespace level
+TYPE = re.compile(r"^(?:struct|class|enum class) (\w+)\b(?!::)[^;]*$")  # a definition, at namespace level
 
 root = pathlib.Path(__file__).resolve().parent.parent
 problems, types = [], {}
