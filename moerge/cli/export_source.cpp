@@ -4,6 +4,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/cli/route_texts.h"
 #include "moerge/model/quantization.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/gate_job.h"
@@ -13,6 +14,29 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kMaxCard = 16 << 20;
+constexpr int64_t kMaxYaml = 16 << 20;
+
+// What the YAML calls the experts of the mixture with this config.json, when it names each.
+std::vector<std::string> expert_names(const Json& model, const MoeConfig& config) {
+  for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts"})
+    if (model.contains(key) && model[key] != std::ssize(config.experts)) return {};
+  const ExpertNames names(0, config);
+  std::vector<std::string> out;
+  for (int64_t i = 0; i < names.count(); i++) out.push_back(names.short_name(i));
+  return out;
+}
+
+// Of a folder that was made of a YAML, which lies in it.
+std::vector<std::string> expert_names(const fs::path& folder, const Json& model) {
+  const fs::path yaml = folder / "mergekit_moe_config.yml";
+  if (!fs::is_regular_file(yaml)) return {};
+  try {
+    return expert_names(model, parse_moe_config(read_file(yaml, kMaxYaml), yaml.string(), true));
+  } catch (const Error& error) {  // of use, but not needed
+    if (error.kind() == ErrorKind::interrupted) throw;
+    return {};
+  }
+}
 
 // A folder as it is: every tensor a step of its own.
 Plan plan_checkpoint(const Checkpoint& checkpoint) {
@@ -49,7 +73,8 @@ ExportSource describe_moe(const MoePlan& moe, const std::string& name) {
           .name = name,
           .tokenizer = moe.models.base->gguf(),
           .chat_template = moe.chat_template ? std::optional(moe.chat_template->text) : std::nullopt,
-          .where = moe.config.file};
+          .where = moe.config.file,
+          .expert_names = expert_names(moe.model_config, moe.config)};
 }
 
 struct OpenSource::State {
@@ -138,7 +163,8 @@ ExportSource OpenSource::describe(const std::string& name) const {
           .config = state_->config,
           .card = fs::exists(card) ? read_file(card, kMaxCard) : "",
           .name = name,
-          .where = state_->folder.string()};
+          .where = state_->folder.string(),
+          .expert_names = expert_names(state_->folder, state_->config)};
 }
 
 std::function<void()> OpenSource::start(Reporter& reporter) {

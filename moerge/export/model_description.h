@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "moerge/base/json.h"
 #include "moerge/formats/gguf.h"
@@ -20,6 +21,7 @@ struct ExportSource {
   const GgufMetadata* general = nullptr;          // of the GGUF file that is written anew
   std::optional<std::string> chat_template = {};  // instead of the tokenizer's own
   std::string where = {};                         // what its config.json is called in messages
+  std::vector<std::string> expert_names = {};     // of a mixture, for who shows its routing; may be none
 };
 
 /// Counted over the tensors of the GGUF.

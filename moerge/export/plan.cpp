@@ -219,6 +219,8 @@ ExportPlan plan_export(const ExportSource& source, const Plan& plan, const Vocab
   };
   add(add_general_metadata(out.metadata, source, out.parameters));
   if (source.general) copy_keys(*source.general, "general.", out.metadata);
+  for (size_t i = 0; i < source.expert_names.size(); i++)  // llama.cpp passes over keys that it does not know
+    out.metadata.set(fmt::format("moerge.expert.{}.name", i), source.expert_names[i]);
   add_hyperparameters(out.metadata, *out.family, source.config, source.where);
   out.metadata.set("general.quantization_version", uint32_t{2});
   if (source.tokenizer) {

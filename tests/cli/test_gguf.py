@@ -175,6 +175,7 @@ def test_direct_is_the_long_way(case, gate_mode, top):
                                                                ours.tensors[key].data), (name, key)
         keys = lambda file: {key: value.canonical() for key, value in file.keys.items()}
         assert keys(ours) == keys(theirs), name
+        assert [ours.keys[f"moerge.expert.{i}.name"].value for i in range(2)] == ["one", "two"]
 
 
 def test_noise_and_scale_are_in_the_direct_file(case):
