@@ -4,6 +4,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/cli/source_flags.h"
 
 namespace moerge {
 namespace {
@@ -60,6 +61,19 @@ void add_inference_flags(CLI::App& app, InferenceFlags& flags) {
       ->group(model);
   app.add_flag("--plain", flags.plain, "no chat template: the model goes on where the text ends")
       ->group(model);
+  app.add_flag("--ignore-memory", flags.ignore_memory, "load it even where the memory does not suffice")
+      ->group(model);
+  const std::string made = "When MODEL is no GGUF file";
+  app.add_option(
+         "--type", flags.type,
+         "type of the GGUF that is made of it: q8_0, q4_k_m, ..., as of `moerge gguf` (auto: the first "
+         "of q8_0, q6_k, q5_k_m, q4_k_m, q3_k_m that fits into memory)")
+      ->group(made);
+  app.add_flag("--rebuild", flags.rebuild, "make the GGUF again")->group(made);
+  app.add_option("--transformers-cache", flags.source.cache,
+                 "look for models here instead of the Hugging Face cache")
+      ->group(made);
+  add_build_flags(app, flags.source, made);
   const std::string where = "Where it runs";
   pass_on(app, flags, "-t,--threads", "-t", "threads (as many as there are cores)", CLI::Range(1, 1024),
           where);

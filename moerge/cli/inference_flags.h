@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "moerge/cli/moe_source.h"
 #include "moerge/serve/inference.h"
 
 namespace moerge {
@@ -14,8 +15,12 @@ struct InferenceFlags {
   int64_t context = 0;
   bool plain = false, verbose = false;
   std::string template_file;
+  std::string alias;                       // the model's name for clients
   std::vector<std::string> llama_flags;    // of ours, in llama.cpp's spelling
   std::vector<std::string> further_flags;  // what came after a lone "--"
+  SourceOptions source;                    // of a MODEL that is no GGUF
+  std::string type = "auto";               // of the GGUF that is made of it
+  bool rebuild = false, ignore_memory = false;
 };
 
 /// What comes after a lone "--" is for llama.cpp's own parser; the rest is returned.

@@ -3,6 +3,7 @@
 // metadata and shapes and no data; nothing of that size is allocated.
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -14,6 +15,31 @@ namespace moerge {
 struct LlamaMemory {
   int64_t cache = 0;    // keys and values of the whole context, float16
   int64_t compute = 0;  // activations of 512 tokens at a time (llama.cpp's own setting) and the logits
+};
+
+/// How a context is used. 0: llama.cpp's default.
+struct LlamaUse {
+  int sequences = 1;
+  bool unified = false;  // one pool of keys and values for all sequences
+  int64_t outputs = 0;   // tokens of a batch whose logits are asked for; 0: all
+  int64_t batch = 0, micro_batch = 0;
+  int key_type = -1, value_type = -1;  // ggml_type of keys and values; -1: float16
+  int flash_attention = -1;            // llama_flash_attn_type
+};
+
+/// A model without its weights, to be asked for several contexts. As llama_memory().
+class LlamaMeter {
+ public:
+  LlamaMeter(const GgufMetadata& metadata, std::span<const TensorSpec> tensors);
+  LlamaMeter(const LlamaMeter&) = delete;
+  LlamaMeter& operator=(const LlamaMeter&) = delete;
+  ~LlamaMeter();
+
+  LlamaMemory at(int64_t context, const LlamaUse& use);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 /// One for each context length in tokens, on the CPU and for one sequence. Does not depend on the weights'

@@ -59,6 +59,16 @@ TEST(LlamaMemory, TypesOfTheWeightsDoNotMatter) {
             llama_memory(metadata(), tensors(DType::q4_k), contexts)[0].compute);
 }
 
+TEST(LlamaMemory, HowTheContextIsUsed) {
+  LlamaMeter meter(metadata(), tensors());
+  const LlamaMemory one = meter.at(4096, {});
+  const LlamaMemory shared = meter.at(4096, {.sequences = 4, .unified = true, .outputs = 4});
+  EXPECT_EQ(shared.cache, one.cache);
+  EXPECT_LT(shared.compute, one.compute);  // logits of 4 tokens, not of 512
+  constexpr int kFloat32 = 0;              // GGML_TYPE_F32
+  EXPECT_EQ(meter.at(4096, {.key_type = kFloat32, .value_type = kFloat32}).cache, 2 * one.cache);
+}
+
 TEST(LlamaMemory, RefusalsAreLlamasOwnWords) {
   std::vector<TensorSpec> incomplete = tensors();
   incomplete.pop_back();

@@ -144,6 +144,7 @@ Json routing_json(const std::vector<TokenRouting>& routing, int64_t prompt, int6
       weights.push_back(std::move(shares));
     }
     out.push_back({{"index", token.position - prompt},
+                   {"token", token.token},
                    {"experts", std::move(experts)},
                    {"weights", std::move(weights)}});
   }

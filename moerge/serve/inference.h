@@ -20,6 +20,7 @@ struct InferenceOptions {
   std::filesystem::path model;  // a GGUF file, or the first of a split one
   std::string name;             // told to clients
   int64_t context = 0;          // tokens of all requests together; 0: what the model was trained with
+  int64_t request_context = 0;  // tokens that one request may have of them; 0: all
   int parallel = 1;             // requests that are answered at once, the others wait
   /// A Jinja chat template in place of the model's. Empty text: plain completion.
   std::optional<std::string> chat_template = std::nullopt;
@@ -33,8 +34,13 @@ struct InferenceInfo {
   int64_t context = 0;  // tokens that one request may have
   int64_t trained_context = 0;
   int64_t layers = 0, experts = 0, experts_per_token = 0;  // 0 experts: a dense model
-  bool has_template = false;  // false: plain completion, the messages' texts one below the other
-  std::string template_note;  // a sentence to show the user about the template, or empty
+  bool has_template = false;      // false: plain completion, the messages' texts one below the other
+  std::string template_note;      // a sentence to show the user about the template, or empty
+  bool template_refused = false;  // there is one, and it does not work
+  int64_t pool_context = 0;       // tokens of all requests together
+  // As llama.cpp lays them out, on all devices: bytes of keys and values, of activations.
+  int64_t cache_bytes = 0, compute_bytes = 0;
+  std::vector<std::string> expert_names;  // from the keys moerge.expert.N.name; none without
 };
 
 class Inference {
@@ -90,8 +96,8 @@ class Answer {
   std::unique_ptr<Task> task_;
 };
 
-/// [{"index": 0, "experts": [[3, 1], ...], "weights": [[0.9, 0.1], ...]}, ...]: one for each token, by layer.
-/// `prompt`: tokens before the answer, from which indices count.
+/// [{"index": 0, "token": 42, "experts": [[3, 1], ...], "weights": [[0.9, 0.1], ...]}, ...]: one for each
+/// token, by layer. `prompt`: tokens before the answer, from which indices count.
 Json routing_json(const std::vector<TokenRouting>& routing, int64_t prompt, int64_t experts_per_token);
 
 }  // namespace moerge

@@ -3,6 +3,7 @@
 
 #include <server-context.h>
 
+#include <atomic>
 #include <memory>
 #include <thread>
 
@@ -19,6 +20,10 @@ struct Inference::State {
   std::unique_ptr<server_context_meta> meta;
   const llama_vocab* vocab = nullptr;
   std::thread loop;
+  std::atomic<bool> loop_ended{false};
 };
+
+/// What the engine is told. Throws usage for flags that llama.cpp does not take.
+common_params parse_params(const InferenceOptions& options);
 
 }  // namespace moerge
