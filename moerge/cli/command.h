@@ -24,6 +24,8 @@ int run_extract(std::string_view program, const std::vector<std::string>& argume
 int run_gguf(std::string_view program, const std::vector<std::string>& arguments);
 int run_route(std::string_view program, const std::vector<std::string>& arguments);
 int run_chat(std::string_view program, const std::vector<std::string>& arguments);
+int run_worker_command(std::string_view program, const std::vector<std::string>& arguments);
+int run_serve(std::string_view program, const std::vector<std::string>& arguments);
 int run_imatrix(std::string_view program, const std::vector<std::string>& arguments);
 
 }  // namespace moerge

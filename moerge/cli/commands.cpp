@@ -10,19 +10,20 @@
 #include "moerge/base/progress.h"
 #include "moerge/base/suggest.h"
 #include "moerge/cli/command.h"
+#include "moerge/cli/version.h"
 
 namespace moerge {
 namespace {
 
-constexpr std::string_view kVersion = "0.1.0";
-
-constexpr std::array<Command, 7> kCommands = {{
+constexpr std::array<Command, 9> kCommands = {{
     {"moe", "make a mixture of experts from the models that a YAML file names", "mergekit-moe", run_moe},
     {"plan", "say what would be made of a YAML: sizes, memory, families; writes nothing", "", run_plan},
     {"extract", "write one expert of a mixture as a dense model", "", run_extract},
     {"gguf", "write GGUF files, quantised or not, from a YAML or a model folder", "", run_gguf},
     {"route", "say where a mixture's routers send the tokens of a text, and what is wrong", "", run_route},
     {"chat", "talk with a model in the terminal, and watch which expert has each word", "", run_chat},
+    {"worker", "compute layers of a model that is larger than one machine", "", run_worker_command},
+    {"serve", "answer over HTTP as the OpenAI API does, with a page to talk to the model", "", run_serve},
     {"imatrix", "measure on text which weights of a model matter most, for a quantiser", "", run_imatrix},
 }};
 
