@@ -9,14 +9,16 @@
 #include <atomic>
 #include <cstring>
 #include <map>
+#include <set>
 #include <string_view>
 
 namespace moerge {
 namespace {
 
-constexpr size_t kMaxRuns = 64;  // of earlier requests, for followers that have not read theirs yet
+constexpr size_t kMaxOldRuns = 16;  // of earlier requests, for followers that have not read theirs yet
 
 constexpr int32_t kAnyToken = -1;
+constexpr int32_t kUnknown = -2;  // read before by another sequence, of which this one is a copy
 
 std::atomic<RoutingTap*> the_tap = nullptr;  // of the one model that this process runs
 
@@ -127,8 +129,6 @@ int32_t RoutingTap::process(llama_context* context, llama_batch_ext* batch) {
     const std::lock_guard lock(mutex_);
     wanted_ = followers_ > 0;
   }
-  if (!wanted_) return llama_process(context, LLAMA_PROCESS_TYPE_DECODE, batch);
-
   std::map<int32_t, int> tokens_of;
   columns_.clear();
   for (const llama_batch_ext::token& token : batch->tokens) {
@@ -148,22 +148,35 @@ int32_t RoutingTap::process(llama_context* context, llama_batch_ext* batch) {
 
 void RoutingTap::commit() {
   const std::lock_guard lock(mutex_);
-  if (followers_ == 0) return;
   for (size_t i = 0; i < columns_.size(); i++) {
     const Column& column = columns_[i];
+    if (column.sequence < 0) continue;
+    std::vector<int32_t>& read = read_[column.sequence];
+    read.resize(static_cast<size_t>(column.position), kUnknown);
+    read.push_back(column.token);
+    if (followers_ == 0) continue;
     const auto same = [&](const Run& run) { return run.sequence == column.sequence; };
     auto run = std::find_if(runs_.begin(), runs_.end(), same);
-    if (run == runs_.end() || column.position != run->start + static_cast<int64_t>(run->tokens.size())) {
-      runs_.push_front({column.sequence, column.position, {}, {}});
+    if (run == runs_.end() || column.position != std::ssize(run->tokens)) {
+      runs_.push_front({column.sequence, read, {}});
       run = runs_.begin();
-      if (runs_.size() > kMaxRuns) runs_.pop_back();
+      forget_old_runs();
+    } else {
+      run->tokens.push_back(column.token);
     }
-    run->tokens.push_back(column.token);
     if (!column.alone || lost_ || passing_[i].experts.empty()) continue;
     passing_[i].position = column.position;
     passing_[i].token = column.token;
     run->routed.emplace(column.position, std::move(passing_[i]));
   }
+}
+
+// The newest of each sequence stays.
+void RoutingTap::forget_old_runs() {
+  std::set<int32_t> seen;
+  size_t old = 0;
+  for (auto run = runs_.begin(); run != runs_.end();)
+    run = seen.insert(run->sequence).second || ++old <= kMaxOldRuns ? std::next(run) : runs_.erase(run);
 }
 
 RoutingTap::Follower::Follower(RoutingTap& tap, std::vector<int32_t> prompt)
@@ -194,26 +207,19 @@ std::vector<TokenRouting> RoutingTap::Follower::poll(std::optional<int32_t> slot
   return out;
 }
 
-// In the run that has read all that is known of the request, from the run's start to the token in question.
+// In a run that has read all that is known of the request, from the beginning to the token in question.
 const TokenRouting* RoutingTap::find(const Follower& follower, std::optional<int32_t> slot) const {
-  const int64_t prompt = static_cast<int64_t>(follower.prompt_.size());
-  const int64_t wanted = prompt + static_cast<int64_t>(follower.next_);
-  const auto token_at = [&](int64_t position) {
-    return position < prompt ? follower.prompt_[static_cast<size_t>(position)]
-                             : follower.answer_[static_cast<size_t>(position - prompt)];
-  };
+  const size_t prompt = follower.prompt_.size(), wanted = prompt + follower.next_;
   const TokenRouting* found = nullptr;
   for (const Run& run : runs_) {
-    const int64_t end = run.start + static_cast<int64_t>(run.tokens.size());
-    if (run.start >= prompt || end <= wanted || (slot && run.sequence != *slot)) continue;
-    bool same = true;
-    for (int64_t at = run.start; at <= wanted && same; at++)
-      same = token_at(at) == kAnyToken || run.tokens[static_cast<size_t>(at - run.start)] == token_at(at);
-    if (!same) continue;
-    const auto routed = run.routed.find(wanted);
-    if (routed == run.routed.end()) continue;
-    if (found && found->experts != routed->second.experts)
-      return nullptr;  // another request that reads the same so far
+    if (run.tokens.size() <= wanted || (slot && run.sequence != *slot)) continue;
+    bool same = std::equal(follower.prompt_.begin(), follower.prompt_.end(), run.tokens.begin());
+    for (size_t i = 0; i <= follower.next_ && same; i++)
+      same = follower.answer_[i] == kAnyToken || run.tokens[prompt + i] == follower.answer_[i];
+    const auto routed = run.routed.find(static_cast<int64_t>(wanted));
+    if (!same || routed == run.routed.end()) continue;
+    // Two that have read the same so far: equal but for rounding, and the slot will decide.
+    if (found && found->experts != routed->second.experts) return nullptr;
     found = &routed->second;
   }
   return found;

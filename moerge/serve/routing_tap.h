@@ -25,8 +25,8 @@ struct TokenRouting {
   std::vector<float> weights;    // of the same shape: their shares, which sum to 1 in each layer
 };
 
-/// The tap of the one model that this process runs. Without followers it costs nothing: no tensor is asked
-/// for.
+/// The tap of the one model that this process runs. Without followers it costs next to nothing: no tensor is
+/// asked for.
 class RoutingTap {
  public:
   RoutingTap();
@@ -70,11 +70,9 @@ class RoutingTap {
     int64_t position;
     bool output, alone;  // alone: the only one of its sequence in the batch
   };
-  // What one sequence has read without a gap: the tokens from `start` on, and the routing of some, by
-  // position.
+  // What one sequence has read, from the beginning of its context, and the routing of some, by position.
   struct Run {
     int32_t sequence;
-    int64_t start;
     std::vector<int32_t> tokens;
     std::map<int64_t, TokenRouting> routed;
   };
@@ -83,11 +81,13 @@ class RoutingTap {
   void begin_graph(const ggml_tensor* rows);
   void take(const ggml_tensor* weights, bool first);
   void commit();
+  void forget_old_runs();
   const TokenRouting* find(const Follower& follower, std::optional<int32_t> slot) const;
 
   std::mutex mutex_;
   int followers_ = 0;
-  std::list<Run> runs_;  // the latest first
+  std::map<int32_t, std::vector<int32_t>> read_;  // the tokens in each sequence's context
+  std::list<Run> runs_;                           // while there are followers, the latest first
   // The batch that is being computed, by the one thread that computes.
   std::vector<Column> columns_;
   std::vector<TokenRouting> passing_;  // one for each column
