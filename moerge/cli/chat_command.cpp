@@ -28,7 +28,7 @@ struct Arguments {
 };
 
 void add_flags(CLI::App& app, Arguments& a) {
-  app.add_option("MODEL", a.model, "a GGUF file")->required();
+  app.add_option("MODEL", a.model, kModelHelp)->required();
   const std::string talk = "The talk";
   app.add_option(
          "-p,--prompt", a.prompt,
@@ -202,7 +202,6 @@ int run_chat(std::string_view program, const std::vector<std::string>& arguments
   Reporter reporter(a.quiet ? Verbosity::quiet : Verbosity::normal);
   Talk talk = first_talk(a);
   const std::unique_ptr<Inference> inference = open_inference(a.model, a.inference, 1, reporter);
-  check_interrupted();
   const InferenceInfo& info = inference->info();
   if (a.routing && info.experts == 0)
     reporter.warning(fmt::format("{} has no experts, so --show-routing has nothing to show", info.name));

@@ -43,9 +43,9 @@ void add_inference_flags(CLI::App& app, InferenceFlags& flags) {
   pass_on(app, flags, "--min-p", "--min-p",
           "only tokens with this share of the likeliest one's probability (0.05)", share, sampling);
   pass_on(app, flags, "--repeat-penalty", "--repeat-penalty",
-          "makes tokens of late less likely; 1: does not (1)", CLI::Range(0.0, 100.0), sampling);
-  pass_on(app, flags, "--repeat-last-n", "--repeat-last-n",
-          "how many tokens that looks back; -1: the context (64)", CLI::Range(-1, INT32_MAX), sampling);
+          "makes tokens of late less likely; 1: does not (1)", CLI::Range(0.01, 100.0), sampling);
+  pass_on(app, flags, "--repeat-last-n", "--repeat-last-n", "how many tokens that looks back (64)",
+          CLI::Range(0, 100000), sampling);
   pass_on(app, flags, "--presence-penalty", "--presence-penalty",
           "makes tokens that were there less likely (0)", CLI::Range(-100.0, 100.0), sampling);
   pass_on(app, flags, "--frequency-penalty", "--frequency-penalty", "the same, the more often the more (0)",
@@ -54,7 +54,8 @@ void add_inference_flags(CLI::App& app, InferenceFlags& flags) {
           CLI::Range(int64_t{-1}, int64_t{UINT32_MAX}), sampling);
   const std::string model = "The model";
   app.add_option("-c,--ctx-size", flags.context,
-                 "tokens of context, all requests together (what the model was trained with, 8192 at most)")
+                 "tokens of context, all requests together (what the model was trained with, 8192 at most; "
+                 "serve: for up to four of them)")
       ->check(CLI::Range(int64_t{16}, int64_t{INT32_MAX}))
       ->group(model);
   app.add_option("--chat-template-file", flags.template_file, "Jinja template to use instead of the model's")
@@ -85,7 +86,7 @@ void add_inference_flags(CLI::App& app, InferenceFlags& flags) {
           kAnyText, where);
   pass_on(app, flags, "--override-tensor", "--override-tensor",
           "PATTERN=DEVICE,...: where the tensors go whose name matches a regular expression: "
-          "'ffn_.*_exps=RPC0'",
+          "'ffn_.*_exps=RPC0[HOST:PORT]'",
           kAnyText, where);
   app.add_flag("--verbose", flags.verbose, "show llama.cpp's own messages")->group(where);
 }
@@ -93,6 +94,33 @@ void add_inference_flags(CLI::App& app, InferenceFlags& flags) {
 std::vector<std::string> split_llama_flags(const std::vector<std::string>& arguments, InferenceFlags& flags) {
   const auto border = std::find(arguments.begin(), arguments.end(), "--");
   if (border != arguments.end()) flags.further_flags.assign(border + 1, arguments.end());
+  // Of the parts of llama.cpp's server that are not here, or what would end the program.
+  constexpr std::string_view kRefused[] = {"--api-key",
+                                           "--api-key-file",
+                                           "--host",
+                                           "--port",
+                                           "--path",
+                                           "--api-prefix",
+                                           "--ssl-key-file",
+                                           "--ssl-cert-file",
+                                           "--timeout",
+                                           "--help",
+                                           "-h",
+                                           "--usage",
+                                           "--version",
+                                           "--list-devices",
+                                           "--completion-bash",
+                                           "-m",
+                                           "--model",
+                                           "--model-url",
+                                           "-hf",
+                                           "--hf-repo",
+                                           "--models-dir",
+                                           "--tools"};
+  for (const std::string& flag : flags.further_flags)
+    if (std::ranges::find(kRefused, flag) != std::end(kRefused))
+      fail(ErrorKind::usage,
+           "{} is none of the flags that go to llama.cpp (after \"--\"); moerge's own stand before it", flag);
   return {arguments.begin(), border};
 }
 

@@ -11,6 +11,11 @@
 
 namespace moerge {
 
+inline constexpr const char* kModelHelp =
+    "a GGUF file; or an MoE YAML, a model folder, a name in the Hugging Face cache or MODEL#expert=3, of "
+    "which a GGUF "
+    "is made in a cache";
+
 struct InferenceFlags {
   int64_t context = 0;
   bool plain = false, verbose = false;

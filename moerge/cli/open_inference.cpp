@@ -8,6 +8,7 @@
 #include "moerge/base/available_memory.h"
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/base/parallel.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/model_file.h"
 #include "moerge/serve/inference_meter.h"
@@ -94,6 +95,7 @@ std::unique_ptr<Inference> open_inference(const std::string& model, const Infere
     progress.add(now - done);
     done = now;
   });
+  check_interrupted();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   const InferenceInfo& info = inference->info();
   reporter.info(model_line(info, file));

@@ -51,7 +51,7 @@ struct Arguments {
 };
 
 void add_flags(CLI::App& app, Arguments& a, InferenceFlags& flags) {
-  app.add_option("MODEL", a.model, "a GGUF file, of a split one the first")->required();
+  app.add_option("MODEL", a.model, kModelHelp)->required();
   const std::string where = "Where it listens";
   app.add_option("--host", a.hosts,
                  "names or addresses of this computer, as a list: 127.0.0.1 is for programs on this computer "

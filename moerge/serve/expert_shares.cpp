@@ -7,7 +7,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "moerge/base/progress.h"
+#include "moerge/base/terminal_text.h"
 
 namespace moerge {
 namespace {
@@ -111,7 +111,9 @@ std::vector<int64_t> ExpertShares::by_weight(const std::vector<double>& weights)
 std::string ExpertShares::label(int64_t expert, bool colour) const {
   std::string name;
   if (std::ssize(names_) == experts_) {
-    name = printable(names_[static_cast<size_t>(expert)]);
+    name = terminal_text(names_[static_cast<size_t>(expert)]);
+    std::ranges::replace_if(
+        name, [](char c) { return c == '\n' || c == '\t'; }, ' ');
     if (name.size() > kLongestGivenName) {
       size_t end = kLongestGivenName;
       while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80) end--;

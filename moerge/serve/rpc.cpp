@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <future>
 #include <memory>
 #include <stdexcept>
 #include <thread>
@@ -79,11 +80,20 @@ void check_worker(const std::string& endpoint) {
   if (!reason.empty())
     fail(ErrorKind::usage, "--rpc {}: {}; is `moerge worker` running there, and does --host let others in?",
          endpoint, reason);
-  const LlamaLog log;
-  try {
-    if (ggml_backend_rpc_add_server(endpoint.c_str())) return;
-  } catch (const std::runtime_error&) {  // an assertion of llama.cpp's, see LlamaLog
-  }
+  // It waits for its greeting without end; then the thread stays behind in a program that ends.
+  std::promise<bool> greeted;
+  std::future<bool> answer = greeted.get_future();
+  std::thread([endpoint, greeted = std::move(greeted)]() mutable {
+    const LlamaLog log;
+    try {
+      greeted.set_value(ggml_backend_rpc_add_server(endpoint.c_str()) != nullptr);
+    } catch (const std::runtime_error&) {  // an assertion of llama.cpp's, see LlamaLog
+      greeted.set_value(false);
+    }
+  }).detach();
+  if (answer.wait_for(std::chrono::milliseconds(kPatience)) == std::future_status::timeout)
+    fail(ErrorKind::usage, "--rpc {}: the worker there is busy with somebody else, or it is none", endpoint);
+  if (answer.get()) return;
   fail(ErrorKind::usage,
        "--rpc {}: what answers there is no worker of this version; run the same moerge on all machines",
        endpoint);
@@ -95,7 +105,7 @@ void check_port(const WorkerOptions& options) {
   const int yes = 1;
   setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   if (bind(socket, addresses->ai_addr, addresses->ai_addrlen) != 0 || listen(socket, 1) != 0)
-    fail(ErrorKind::usage, "cannot listen on {}:{}: {}; --port takes another", options.host, options.port,
+    fail(ErrorKind::io, "cannot listen on {}:{}: {}; --port takes another", options.host, options.port,
          std::strerror(errno));
 }
 

@@ -19,7 +19,7 @@ struct WorkerOptions {
 };
 
 /// Serves one client after another until the process is ended: on the graphics cards that llama.cpp finds, or
-/// on the processor. `listens` is called when all is ready, with what computes ("CPU"). Throws usage when the
+/// on the processor. `listens` is called when all is ready, with what computes ("CPU"). Throws io when the
 /// port cannot be had. Silences standard output.
 void run_worker(const WorkerOptions& options, const std::function<void(const std::string& devices)>& listens);
 
