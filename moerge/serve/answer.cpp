@@ -107,8 +107,6 @@ Answer::Answer(Inference& inference, RequestKind kind, const Json& request, std:
                                         .error = std::nullopt})) {
   try {
     task_->start(inference.state(), kind, json::parse(request.dump()));
-  } catch (const std::invalid_argument& error) {
-    task_->error = to_json(format_error_response(error.what(), ERROR_TYPE_INVALID_REQUEST));
   } catch (const std::exception& error) {
     task_->error = to_json(format_error_response(error.what(), ERROR_TYPE_INVALID_REQUEST));
   }
@@ -118,13 +116,16 @@ Answer::~Answer() = default;
 
 std::optional<AnswerPiece> Answer::next() {
   if (task_->error || !task_->reader.has_next()) return std::nullopt;
-  const server_task_result_ptr result = task_->reader.next(task_->stop);
-  if (!result) return std::nullopt;
-  if (result->is_error()) {
+  if (task_->stop()) return std::nullopt;  // the reader asks only when nothing has come for a second
+  try {
+    const server_task_result_ptr result = task_->reader.next(task_->stop);
+    if (!result) return std::nullopt;
+    if (!result->is_error()) return task_->piece(*result);
     task_->error = to_json(result->to_json());
-    return std::nullopt;
+  } catch (const std::exception& error) {  // an answer that the template's parser does not understand
+    task_->error = to_json(format_error_response(error.what(), ERROR_TYPE_SERVER));
   }
-  return task_->piece(*result);
+  return std::nullopt;
 }
 
 const std::optional<Json>& Answer::error() const { return task_->error; }

@@ -29,27 +29,32 @@ constexpr int kMaxDrained = 1 << 20;  // bytes of a refused request that are rea
 constexpr std::chrono::milliseconds kDrainTime{500};
 constexpr std::chrono::milliseconds kPoll{100};
 
-bool wait_for(int socket, short events, Clock::time_point until) {
-  for (;;) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now()).count();
+bool wait_for(int socket, short events, Clock::time_point until, const std::atomic<bool>& cut_off) {
+  while (!cut_off) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now());
     pollfd waited = {socket, events, 0};
-    const int ready = poll(&waited, 1, static_cast<int>(std::clamp<int64_t>(left, 0, 60000)));
+    const int ready =
+        poll(&waited, 1, static_cast<int>(std::clamp(left, std::chrono::milliseconds{0}, kPoll).count()));
     if (ready > 0) return true;
-    if (ready == 0 && left <= 60000) return false;
+    if (ready == 0 && left <= kPoll) return false;
     if (ready < 0 && errno != EINTR) return false;
   }
+  return false;
 }
 
 // A connection whose reads end at a point in time, however many bytes trickle in before.
 class TimedStream final : public httplib::Stream {
  public:
-  TimedStream(int socket, std::chrono::seconds write_time) : socket_(socket), write_time_(write_time) {}
+  TimedStream(int socket, const ListenerLimits& limits)
+      : socket_(socket), write_time_(limits.request), cut_off_(limits.cut_off) {}
 
   void read_until(Clock::time_point until) { until_ = until; }
 
   bool is_readable() const override { return begin_ < end_; }
-  bool wait_readable() const override { return is_readable() || wait_for(socket_, POLLIN, until_); }
-  bool wait_writable() const override { return wait_for(socket_, POLLOUT, Clock::now() + write_time_); }
+  bool wait_readable() const override { return is_readable() || wait_for(socket_, POLLIN, until_, cut_off_); }
+  bool wait_writable() const override {
+    return wait_for(socket_, POLLOUT, Clock::now() + write_time_, cut_off_);
+  }
   bool is_peer_alive() const override {
     char byte;
     const ssize_t got = recv(socket_, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
@@ -84,7 +89,7 @@ class TimedStream final : public httplib::Stream {
   bool fill() {
     for (;;) {
       failed_ = -1;
-      if (!wait_for(socket_, POLLIN, until_)) return false;
+      if (!wait_for(socket_, POLLIN, until_, cut_off_)) return false;
       const ssize_t got = recv(socket_, buffer_, sizeof buffer_, MSG_DONTWAIT);
       if (got > 0) {
         begin_ = 0, end_ = static_cast<size_t>(got);
@@ -98,6 +103,7 @@ class TimedStream final : public httplib::Stream {
 
   int socket_;
   std::chrono::seconds write_time_;
+  const std::atomic<bool>& cut_off_;
   Clock::time_point until_;
   ssize_t failed_ = -1;
   size_t begin_ = 0, end_ = 0;
@@ -106,11 +112,11 @@ class TimedStream final : public httplib::Stream {
 
 // What the client still sends is read for a moment: closing with unread bytes would take the answer away from
 // it.
-void close_gently(int socket) {
+void close_gently(int socket, const std::atomic<bool>& cut_off) {
   shutdown(socket, SHUT_WR);
   const auto until = Clock::now() + kDrainTime;
   char bytes[16384];
-  for (int drained = 0; drained < kMaxDrained && wait_for(socket, POLLIN, until);) {
+  for (int drained = 0; drained < kMaxDrained && wait_for(socket, POLLIN, until, cut_off);) {
     const ssize_t got = recv(socket, bytes, sizeof bytes, MSG_DONTWAIT);
     if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) break;
     drained += static_cast<int>(std::max<ssize_t>(got, 0));
@@ -129,9 +135,15 @@ bool CurrentRequest::reserve(int64_t bytes) {
   return true;
 }
 
+void CurrentRequest::keep(int64_t bytes) {
+  if (bytes < body) limits->bodies -= std::exchange(body, bytes) - bytes;
+}
+
 void CurrentRequest::finish() {
   limits->bodies -= std::exchange(body, 0);
   status = 0;
+  method.clear();
+  path.clear();
 }
 
 CurrentRequest& current_request() {
@@ -199,7 +211,7 @@ bool Listener::process_and_close_socket(socket_t socket) {
     serve_guarded([&] { return serve(socket), true; });
     current_request().finish();
   }
-  close_gently(socket);
+  close_gently(socket, limits_.cut_off);
   limits_.connections--;
   return true;
 }
@@ -207,14 +219,15 @@ bool Listener::process_and_close_socket(socket_t socket) {
 void Listener::serve(socket_t socket) {
   const int yes = 1;
   setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-  TimedStream stream(socket, limits_.request);
+  TimedStream stream(socket, limits_);
   CurrentRequest& request = current_request();
   request.limits = &limits_;
   for (int left = kMaxRequests; left > 0; left--) {
     // The fuller the house, the shorter a connection may be silent.
     const bool full = limits_.connections > kMaxConnections * 3 / 4;
     const auto until = Clock::now() + (full ? std::chrono::seconds(1) : limits_.idle);
-    while (!stream.is_readable() && !wait_for(socket, POLLIN, std::min(until, Clock::now() + kPoll)))
+    while (!stream.is_readable() &&
+           !wait_for(socket, POLLIN, std::min(until, Clock::now() + kPoll), limits_.cut_off))
       if (limits_.stopping || Clock::now() >= until) return;
     request.start = Clock::now();
     stream.read_until(request.start + limits_.request);

@@ -20,7 +20,8 @@ struct ListenerLimits {
   int64_t max_bodies = 64 << 20;     // bytes of all requests that are being read or answered
   std::string busy;                  // the body of the answer to one connection too many
 
-  std::atomic<bool> stopping = false;
+  std::atomic<bool> stopping = false;  // no more requests; those that are answered are told so
+  std::atomic<bool> cut_off = false;   // connections are given up as they stand
   std::atomic<int> connections = 0;
   std::atomic<int64_t> bodies = 0;
 };
@@ -39,6 +40,8 @@ struct CurrentRequest {
 
   /// False when the other requests leave no room.
   bool reserve(int64_t bytes);
+  /// What was reserved beyond is given back.
+  void keep(int64_t bytes);
   void finish();
 };
 CurrentRequest& current_request();

@@ -217,6 +217,7 @@ void HttpServer::Task::stop() {
   const auto until = std::chrono::steady_clock::now() + kFarewell;
   while (limits.connections > 0 && std::chrono::steady_clock::now() < until)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  limits.cut_off = true;
   for (const auto& listener : listeners) listener->stop();
   for (std::thread& thread : threads) thread.join();
   threads.clear();
@@ -359,6 +360,7 @@ std::function<bool()> HttpServer::Task::stop_for(const Request& request) {
 }
 
 void HttpServer::Task::run(const Route& route, const Request& request, Response& response) {
+  current_request().keep(static_cast<int64_t>(request.body.size()));
   try {
     (this->*route.answer)(request, response);
   } catch (const Error& error) {
@@ -429,8 +431,9 @@ void HttpServer::Task::pass_on(const Request& request, Response& response) {
     exchange->response = (inference.load()->state().routes.get()->*route.handler)(exchange->request);
   } catch (const std::bad_alloc&) {
     throw;
-  } catch (const std::exception& error) {
-    // All that it throws it has found in the request.
+  } catch (const std::runtime_error& error) {  // an answer that the template's parser does not understand
+    return refuse(response, 500, error.what());
+  } catch (const std::exception& error) {  // found in the request
     return refuse(response, 400, error.what());
   }
   server_http_res& result = *exchange->response;
@@ -472,7 +475,8 @@ void HttpServer::Task::routed(RequestKind kind, const Json& asked, const Request
   }
   if (!stream->piece) return refuse(response, 503, kStopping);
   response.status = 200;
-  if (!asked.value("stream", false)) return response.set_content(text_of(stream->piece->body), kJson);
+  if (asked.value("stream", Json()) != Json(true))
+    return response.set_content(text_of(stream->piece->body), kJson);
   response.set_chunked_content_provider(kEvents, [stream, this](size_t, httplib::DataSink& sink) {
     std::string chunk;
     if (stream->piece) {

@@ -239,12 +239,27 @@ size_t schema_members(const Json& schema) {
   return members;
 }
 
+// A pattern becomes a row of a grammar, in which every optional part doubles the ways to go on
+// (grammar_check.h).
+void check_patterns(const Json& schema, const char* where) {
+  constexpr int64_t kMaxOptional = 16;
+  if (schema.is_object())
+    if (const auto pattern = schema.find("pattern"); pattern != schema.end() && pattern->is_string())
+      if (std::ranges::count_if(pattern->get_ref<const std::string&>(), [](char c) {
+            return std::string_view("?*+{|").find(c) != std::string_view::npos;
+          }) > kMaxOptional)
+        refuse("{}: a \"pattern\" should have at most {} of ? * + {{ |", where, kMaxOptional);
+  if (schema.is_structured())
+    for (const Json& part : schema) check_patterns(part, where);
+}
+
 void check_schema(const Json& schema, const char* where) {
   if (schema.dump(-1, ' ', false, Json::error_handler_t::replace).size() > kMaxSchema)
     refuse("{} should have at most {} bytes", where, kMaxSchema);
   constexpr size_t kMaxSchemaMembers = 2000;
   if (schema_members(schema) > kMaxSchemaMembers)
     refuse("{} should have at most {} members", where, kMaxSchemaMembers);
+  check_patterns(schema, where);
 }
 
 // -------- chat
@@ -255,9 +270,11 @@ size_t check_message(const Json& message, size_t number) {
   const Json* role = given(message, "role");
   if (!role || !role->is_string()) refuse("\"messages\": the {}. has no \"role\"", number);
   const Json* content = given(message, "content");
-  if (!content) return 0;
-  if (content->is_string()) return content->get_ref<const std::string&>().size();
-  size_t bytes = 0;
+  size_t bytes = 0;  // of all that the template may show
+  for (const auto& [key, value] : message.items())
+    if (key != "content") bytes += value.dump(-1, ' ', false, Json::error_handler_t::replace).size();
+  if (!content) return bytes;
+  if (content->is_string()) return bytes + content->get_ref<const std::string&>().size();
   if (!content->is_array())
     refuse("\"messages\": the {}. one's \"content\" should be a text or a list of parts, found {}", number,
            content->type_name());
@@ -293,8 +310,11 @@ void check_chat(const Json& request, const RequestLimits& limits) {
       refuse("\"response_format\" should be an object, found {}", format->type_name());
     check_schema(*format, "\"response_format\"");
   }
-  if (const Json* extra = given(request, "chat_template_kwargs"); extra && !extra->is_object())
-    refuse("\"chat_template_kwargs\" should be an object, found {}", extra->type_name());
+  if (const Json* extra = given(request, "chat_template_kwargs")) {
+    if (!extra->is_object())
+      refuse("\"chat_template_kwargs\" should be an object, found {}", extra->type_name());
+    check_schema(*extra, "\"chat_template_kwargs\"");
+  }
 }
 
 void check_prompt(const Json& request, const RequestLimits& limits) {

@@ -346,11 +346,25 @@ def test_networks_without_a_key(case):
 # --------------------------------------------------------------------------------------------------------------- its end
 
 
-@rows({"SIGINT": (signal.SIGINT,), "SIGTERM": (signal.SIGTERM,)})
-def test_the_end(case, name):
+def test_routing_with_a_stream_that_is_null(case):
+    answer = serve(case).post(TEXT, prompt=CODE, max_tokens=3, stream=None, routing=True)
+    assert len(answer["moerge"]["routing"]) in (2, 3), answer
+
+
+def test_patterns_that_open_many_ways(case):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(" + "a?" * 40 + ")$"}}}
+    serve(case).refuses(400, 'a "pattern" should have at most 16 of', body={"prompt": CODE, "max_tokens": 3, "json_schema": schema})
+
+
+def test_flags_of_parts_that_are_not_there(case):
+    case.run("serve", "model.gguf", "--", "--api-key", "secret").exits(2).says("--api-key is none of the flags that go to llama.cpp")
+
+
+@rows({"SIGINT": (signal.SIGINT, False), "SIGTERM": (signal.SIGTERM, False), "with routing": (signal.SIGINT, True)})
+def test_the_end(case, name, routing):
     server = serve(case)
     with contextlib.closing(server.connect()) as connection:
-        body = json.dumps({"prompt": CODE, "max_tokens": 1000, "ignore_eos": True, "stream": True, "grammar": "root ::= [a-z ]+"})
+        body = json.dumps({"prompt": CODE, "max_tokens": 1000, "ignore_eos": True, "stream": True, "grammar": "root ::= [a-z ]+", "routing": routing})
         connection.request("POST", TEXT, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         first = answer.read(40)
