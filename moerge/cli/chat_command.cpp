@@ -14,6 +14,7 @@
 #include "moerge/cli/chat_session.h"
 #include "moerge/cli/command.h"
 #include "moerge/cli/open_inference.h"
+#include "moerge/serve/inference_meter.h"
 
 namespace moerge {
 namespace {
@@ -113,16 +114,6 @@ bool has_colour(const std::string& choice, int descriptor) {
          !(terminal && std::string_view(terminal) == "dumb");
 }
 
-// The value that was given for one of llama.cpp's flags, the last one counts.
-std::optional<std::string> llama_value(const InferenceFlags& flags,
-                                       std::initializer_list<std::string_view> names) {
-  std::optional<std::string> value;
-  for (const std::vector<std::string>* words : {&flags.llama_flags, &flags.further_flags})
-    for (size_t i = 0; i + 1 < words->size(); i++)
-      if (std::ranges::find(names, (*words)[i]) != names.end()) value = (*words)[i + 1];
-  return value;
-}
-
 ChatOptions chat_options(const Arguments& a, const InferenceInfo& info) {
   ChatOptions options;
   options.look = {.answer_colour = a.routing && has_colour(a.colour, STDOUT_FILENO),
@@ -131,9 +122,11 @@ ChatOptions chat_options(const Arguments& a, const InferenceInfo& info) {
                   .silent = a.json,
                   .quiet = a.quiet};
   options.routing = a.routing && info.experts > 0;
-  options.longest =
-      std::atoll(llama_value(a.inference, {"-n", "--predict", "--n-predict"}).value_or("-1").c_str());
-  options.fixed_seed = llama_value(a.inference, {"-s", "--seed"}).value_or("-1") != "-1";
+  const std::vector<std::string> flags = inference_options(a.inference).llama_flags;
+  const std::string longest = flag_value(flags, {"-n", "--predict", "--n-predict"});
+  options.longest = longest.empty() ? -1 : std::atoll(longest.c_str());
+  const std::string seed = flag_value(flags, {"-s", "--seed"});
+  options.fixed_seed = !seed.empty() && seed != "-1";
   if (isatty(STDIN_FILENO) == 1)
     for (const int descriptor : {STDERR_FILENO, STDOUT_FILENO})
       if (isatty(descriptor) == 1) options.terminal = descriptor;

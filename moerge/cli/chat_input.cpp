@@ -73,7 +73,7 @@ InputEnd MessageInput::next(std::string& message) {
     // What a pipe has sent until its end counts; at the terminal leaving means leaving.
     if (how == InputEnd::end && !editor_) break;
     if (how != InputEnd::line) {
-      message = text + more;
+      message = (block ? std::string(kBlock) : "") + text + more;
       return how;
     }
     if (block && more == kBlock) break;

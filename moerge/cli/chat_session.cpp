@@ -119,28 +119,28 @@ void ChatSession::command(const std::string& line) {
 void ChatSession::answer(std::optional<std::string> replaced) {
   const ChatLook& look = options_.look;
   const Answered answered = ask(inference_, talk_.all(), options_.routing, look, signals_);
+  const char* what_stays = "what was answered stays";
   if (!answered.text.empty()) {
     talk_.say("assistant", answered.text);
   } else if (replaced) {
     talk_.say("assistant", *replaced);
+    what_stays = "the answer of before stays";
   } else if (answered.error || answered.finish_reason == "interrupted") {
     talk_.drop_last();
+    what_stays = "the message is left out";
   } else {
     talk_.say("assistant", "");
   }
   if (answered.error) {
-    std::string text = error_text(*answered.error);
-    if (is_too_long(*answered.error))
-      text += "; it is left out. /reset begins anew, or start with -c N for a larger context";
-    else
-      text += " (the message is left out)";
-    return print_error_line(text);
+    const char* advice =
+        is_too_long(*answered.error) ? "; /reset begins anew, or start with -c N for a larger context" : "";
+    return print_error_line(fmt::format("{}{} ({})", error_text(*answered.error), advice, what_stays));
   }
   if (answered.text.empty()) {
     if (answered.finish_reason != "interrupted")
       reporter_.info("(an empty answer)");
     else if (!replaced)
-      reporter_.info("nothing was answered yet: the message is left out");
+      reporter_.info(fmt::format("nothing was answered yet: {}", what_stays));
   }
   if (!look.quiet) print_note(look, answer_note(answered, inference_.info(), options_.longest));
   if (!options_.routing) return;

@@ -72,8 +72,8 @@ std::unique_ptr<Inference> open_inference(const std::string& model, const Infere
                                           Reporter& reporter) {
   InferenceOptions options = inference_options(flags);
   options.parallel = parallel;
-  for (size_t i = 1; i < options.llama_flags.size(); i++)
-    if (options.llama_flags[i - 1] == "--rpc") check_workers(options.llama_flags[i]);
+  if (const std::string workers = flag_value(options.llama_flags, {"--rpc"}); !workers.empty())
+    check_workers(workers);
   const ModelSource source = find_model(model, flags.source);
   options.name = flags.alias.empty() ? source.name : flags.alias;
   const ContextWish wish = context_wish(options);

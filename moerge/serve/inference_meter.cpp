@@ -16,13 +16,6 @@ bool has_graphics_card() {
 }
 
 // The value that counts: of the last of these names.
-std::string flag_value(const std::vector<std::string>& flags, std::initializer_list<std::string_view> names) {
-  std::string value;
-  for (size_t i = 0; i + 1 < flags.size(); i++)
-    if (std::ranges::find(names, flags[i]) != names.end()) value = flags[i + 1];
-  return value;
-}
-
 // Without the flags that say where layers go: reading them connects to the hosts.
 InferenceOptions without_places(InferenceOptions options) {
   constexpr std::array<std::string_view, 5> kPlaces = {"--rpc", "--device", "-dev", "--override-tensor",
@@ -37,6 +30,13 @@ InferenceOptions without_places(InferenceOptions options) {
 }
 
 }  // namespace
+
+std::string flag_value(const std::vector<std::string>& flags, std::initializer_list<std::string_view> names) {
+  std::string value;
+  for (size_t i = 0; i + 1 < flags.size(); i++)
+    if (std::ranges::find(names, flags[i]) != names.end()) value = flags[i + 1];
+  return value;
+}
 
 InferenceUse inference_use(const InferenceOptions& options) {
   const common_params params = parse_params(without_places(options));

