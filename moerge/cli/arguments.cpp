@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "moerge/base/error.h"
+#include "moerge/base/lower_case.h"
 #include "moerge/base/progress.h"
 #include "moerge/base/suggest.h"
 
@@ -49,8 +50,7 @@ bool parse_arguments(CLI::App& app, const std::vector<std::string>& arguments, s
 int64_t parse_size(const std::string& text, std::string_view flag) {
   char* end = nullptr;
   const double number = std::strtod(text.c_str(), &end);
-  std::string unit(end);
-  for (char& c : unit) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  std::string unit = lower_case(end);
   if (unit.size() == 2 && unit.ends_with('b')) unit.pop_back();
   const double factor = unit.empty()                 ? 1
                         : unit == "k"                ? 1e3

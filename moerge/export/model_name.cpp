@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <vector>
 
+#include "moerge/base/lower_case.h"
+
 namespace moerge {
 namespace {
 
@@ -18,12 +20,6 @@ bool is_letter(char c) { return is_upper(c) || is_lower(c) || static_cast<unsign
 char lower(char c) { return is_upper(c) ? static_cast<char>(c - 'A' + 'a') : c; }
 char upper(char c) { return is_lower(c) ? static_cast<char>(c - 'a' + 'A') : c; }
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f); }
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(), [](char c) { return lower(c); });
-  return out;
-}
 
 // Reads a text from the front; each function takes what it names and says whether it was there.
 struct Scanner {
@@ -139,7 +135,7 @@ bool is_other_size(const std::string& text, int64_t total_parameters) {
 }
 
 void classify(Part& part, bool is_first, int64_t total_parameters) {
-  const std::string word = lower(part.text);
+  const std::string word = lower_case(part.text);
   if (is_version(word)) {
     part.kinds = kVersion;
   } else if (is_tensor_type(word)) {

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "moerge/base/error.h"
+#include "moerge/base/lower_case.h"
 #include "moerge/formats/weight_files.h"
 
 namespace moerge {
@@ -125,10 +126,6 @@ std::optional<fs::path> find_gguf(const fs::path& folder) {
   return path;
 }
 
-bool is_gguf_name(const fs::path& path) {
-  std::string extension = path.extension().string();
-  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return extension == kExtension;
-}
+bool is_gguf_name(const fs::path& path) { return lower_case(path.extension().string()) == kExtension; }
 
 }  // namespace moerge

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "moerge/base/error.h"
+#include "moerge/base/lower_case.h"
 #include "moerge/base/suggest.h"
 
 namespace moerge {
@@ -16,12 +17,7 @@ namespace {
 constexpr int64_t kMaxEntries = 1'000'000;  // of a folder: more is a mistake
 constexpr size_t kMaxShown = 5;
 
-std::string extension_of(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::ranges::transform(extension, extension.begin(),
-                         [](unsigned char c) { return static_cast<char>(c < 128 ? std::tolower(c) : c); });
-  return extension;
-}
+std::string extension_of(const fs::path& path) { return lower_case(path.extension().string()); }
 
 std::optional<TextFormat> format_of(const fs::path& path) {
   const std::string extension = extension_of(path);

@@ -1,16 +1,11 @@
 #include "moerge/serve/http_access.h"
 
 #include <algorithm>
-#include <cctype>
+
+#include "moerge/base/lower_case.h"
 
 namespace moerge {
 namespace {
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return out;
-}
 
 bool same(std::string_view given, std::string_view key) {
   size_t differences = given.size() ^ key.size();
@@ -24,7 +19,7 @@ bool same(std::string_view given, std::string_view key) {
 
 bool key_fits(std::string_view header, std::span<const std::string> keys) {
   constexpr std::string_view kScheme = "bearer ";
-  if (lower(header.substr(0, kScheme.size())) == kScheme) header.remove_prefix(kScheme.size());
+  if (lower_case(header.substr(0, kScheme.size())) == kScheme) header.remove_prefix(kScheme.size());
   while (header.starts_with(' ')) header.remove_prefix(1);
   bool fits = false;
   for (const std::string& key : keys) fits |= same(header, key);
@@ -32,8 +27,8 @@ bool key_fits(std::string_view header, std::span<const std::string> keys) {
 }
 
 std::string host_name(std::string_view authority) {
-  if (authority.starts_with('[')) return lower(authority.substr(1, authority.find(']') - 1));
-  return lower(authority.substr(0, authority.find(':')));
+  if (authority.starts_with('[')) return lower_case(authority.substr(1, authority.find(']') - 1));
+  return lower_case(authority.substr(0, authority.find(':')));
 }
 
 bool is_loopback(std::string_view host) {
@@ -44,7 +39,7 @@ bool is_loopback(std::string_view host) {
 
 bool same_origin(std::string_view origin, std::string_view host) {
   const size_t scheme = origin.find("://");
-  return scheme != std::string_view::npos && lower(origin.substr(scheme + 3)) == lower(host);
+  return scheme != std::string_view::npos && lower_case(origin.substr(scheme + 3)) == lower_case(host);
 }
 
 std::string url_host(const std::string& host) {

@@ -7,6 +7,7 @@
 #include <cctype>
 
 #include "moerge/base/error.h"
+#include "moerge/base/lower_case.h"
 #include "moerge/base/suggest.h"
 #include "moerge/moe/gates/gate.h"
 #include "moerge/moe/outputs/grown.h"
@@ -18,13 +19,6 @@ namespace {
 // mergekit's order, in which the first that fits is taken.
 constexpr std::array<const OutputArchitecture*, 5> kOutputs = {
     &kMixtralOutput, &kDeepseekMoeOutput, &kQwenMoeOutput, &kQwen3MoeOutput, &kGraniteMoeSharedOutput};
-
-std::string lowercase(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
-}
 
 // A Mixtral's expert is a Mistral's FFN as well as a Llama's; as a model of its own it had to be called one
 // of them.
@@ -110,9 +104,9 @@ std::string why_not_this_base(const OutputArchitecture& output, const Model& bas
 std::span<const OutputArchitecture* const> output_architectures() { return kOutputs; }
 
 bool matches_name(const OutputArchitecture& output, std::string_view wanted) {
-  const std::string name = lowercase(wanted);
-  return lowercase(output.name).starts_with(name) || output.architecture->model_type == name ||
-         lowercase(output.architecture->class_name) == name;
+  const std::string name = lower_case(wanted);
+  return lower_case(output.name).starts_with(name) || output.architecture->model_type == name ||
+         lower_case(output.architecture->class_name) == name;
 }
 
 std::string why_not(const OutputArchitecture& output, const MoeModels& models, const MoeConfig& config,
