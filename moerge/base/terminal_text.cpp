@@ -19,14 +19,6 @@ size_t promised_length(unsigned char first) {
                                          : 1;
 }
 
-char32_t code_point(std::string_view character) {
-  const auto first = static_cast<unsigned char>(character[0]);
-  if (character.size() == 1) return first;
-  char32_t code = first & (0x7fU >> character.size());
-  for (const char c : character.substr(1)) code = code << 6 | (static_cast<unsigned char>(c) & 0x3fU);
-  return code;
-}
-
 void append_shown(std::string& out, std::string_view character) {
   const char32_t code = code_point(character);
   const bool direction = code == 0x61c || code == 0x200e || code == 0x200f ||

@@ -11,6 +11,7 @@
 #include <cerrno>
 
 #include "moerge/base/terminal_text.h"
+#include "moerge/base/utf8.h"
 
 namespace moerge {
 namespace {
@@ -20,8 +21,6 @@ constexpr size_t kMaxHistory = 1000;
 constexpr size_t kTab = 4;
 constexpr int kSequenceMs = 50;  // a lone Escape key is followed by nothing for so long
 
-bool goes_on(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
-
 size_t character_length(char first) {
   const auto byte = static_cast<unsigned char>(first);
   return byte < 0xc0 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
@@ -29,10 +28,8 @@ size_t character_length(char first) {
 
 size_t columns_of(std::string_view character) {
   if (character.size() == 1) return 1;
-  wchar_t code = static_cast<wchar_t>(static_cast<unsigned char>(character[0]) & (0x7f >> character.size()));
-  for (const char c : character.substr(1))
-    code = static_cast<wchar_t>(code << 6 | (static_cast<unsigned char>(c) & 0x3f));
-  const int width = wcwidth(code);  // by the table of the C.UTF-8 locale, set below
+  const int width =
+      wcwidth(static_cast<wchar_t>(code_point(character)));  // by the table of the C.UTF-8 locale, set below
   return width < 0 ? 1 : static_cast<size_t>(width);
 }
 
@@ -44,13 +41,13 @@ bool is_word(char c) { return c != ' ' && c != '\n' && c != '\t'; }
 
 size_t EditedLine::before(size_t at) const {
   if (at > 0) at--;
-  while (at > 0 && goes_on(text_[at])) at--;
+  while (at > 0 && is_continuation(text_[at])) at--;
   return at;
 }
 
 size_t EditedLine::after(size_t at) const {
   if (at < text_.size()) at++;
-  while (at < text_.size() && goes_on(text_[at])) at++;
+  while (at < text_.size() && is_continuation(text_[at])) at++;
   return at;
 }
 
@@ -131,7 +128,7 @@ std::string_view first_key(std::string_view bytes) {
   if (bytes[0] != '\033') {
     size_t length = 1;
     const size_t promised = character_length(bytes[0]);
-    while (length < promised && length < bytes.size() && goes_on(bytes[length])) length++;
+    while (length < promised && length < bytes.size() && is_continuation(bytes[length])) length++;
     if (length < promised && length == bytes.size()) return {};
     return bytes.substr(0, length);
   }
@@ -151,7 +148,7 @@ TextRows lay_out(std::string_view prompt, std::string_view text, size_t cursor, 
   TextRows out;
   out.rows.emplace_back(prompt);
   size_t column = 0;
-  for (const char c : prompt) column += goes_on(c) ? 0 : 1;
+  for (const char c : prompt) column += is_continuation(c) ? 0 : 1;
   const auto next_row = [&] {
     out.rows.emplace_back();
     column = 0;

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "moerge/base/terminal_text.h"
+#include "moerge/base/utf8.h"
 
 namespace moerge {
 namespace {
@@ -116,7 +117,7 @@ std::string ExpertShares::label(int64_t expert, bool colour) const {
         name, [](char c) { return c == '\n' || c == '\t'; }, ' ');
     if (name.size() > kLongestGivenName) {
       size_t end = kLongestGivenName;
-      while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80) end--;
+      while (end > 0 && is_continuation(name[end])) end--;
       name.resize(end);
     }
   } else if (colour) {
