@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +26,8 @@ class File {
   static File create(const std::filesystem::path& path);
   /// An empty file that no other create_locked() gets while this one is open. Throws io when another has it.
   static File create_locked(const std::filesystem::path& path);
+  /// The same; nothing when another has it.
+  static std::optional<File> try_create_locked(const std::filesystem::path& path);
   File(File&& other) noexcept;
   File& operator=(File&&) = delete;
   ~File();

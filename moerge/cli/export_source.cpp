@@ -14,7 +14,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kMaxCard = 16 << 20;
-constexpr int64_t kMaxYaml = 16 << 20;
 
 // What the YAML calls the experts of the mixture with this config.json, when it names each.
 std::vector<std::string> expert_names(const Json& model, const MoeConfig& config) {
@@ -31,7 +30,7 @@ std::vector<std::string> expert_names(const fs::path& folder, const Json& model)
   const fs::path yaml = folder / "mergekit_moe_config.yml";
   if (!fs::is_regular_file(yaml)) return {};
   try {
-    return expert_names(model, parse_moe_config(read_file(yaml, kMaxYaml), yaml.string(), true));
+    return expert_names(model, parse_moe_config(read_file(yaml, kMaxMoeConfig), yaml.string(), true));
   } catch (const Error& error) {  // of use, but not needed
     if (error.kind() == ErrorKind::interrupted) throw;
     return {};
@@ -53,7 +52,22 @@ std::string short_name(const fs::path& folder, const std::string& hub_name) {
   return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
 }
 
+// The GGUF file that a location stands for, if it does.
+std::optional<fs::path> gguf_at(const ModelLocation& location) {
+  return fs::is_directory(location.path) ? find_gguf(location.path) : location.path;
+}
+
 }  // namespace
+
+std::string source_name(const ModelLocation& location) {
+  const std::optional<fs::path> gguf = gguf_at(location);
+  std::string name = gguf ? gguf->stem().string() : short_name(location.path, location.hub_name);
+  if (location.expert)
+    name +=
+        *location.expert == kSharedExpert ? "-shared-expert" : fmt::format("-expert-{}", *location.expert);
+  if (!location.adapter.empty()) name += "-" + short_name(location.adapter, location.adapter_hub_name);
+  return name;
+}
 
 bool is_yaml(const fs::path& path) { return path.extension() == ".yaml" || path.extension() == ".yml"; }
 
@@ -107,28 +121,22 @@ struct OpenSource::State {
 
   void open_model(const std::string& source, const SourceOptions& options) {
     const ModelLocation location = resolve_model(source, {}, environment_of(options));
-    const bool is_folder = fs::is_directory(location.path);
-    if (const auto gguf = is_folder ? find_gguf(location.path) : location.path) {
-      name = gguf->stem().string();
+    name = source_name(location);
+    if (const std::optional<fs::path> gguf = gguf_at(location)) {
       ModelLocation file = location;
       file.path = *gguf;
       open_as_model(source, file);
-    } else {
-      folder = fs::weakly_canonical(location.path);
-      if (!folder.has_filename()) folder = folder.parent_path();
-      name = short_name(location.path, location.hub_name);
-      config = read_json(folder / "config.json");
-      if (!location.adapter.empty() || location.expert || (config.is_object() && find_quantization(config))) {
-        open_as_model(source, location);
-      } else {
-        checkpoint = std::make_unique<Checkpoint>(folder);
-        plan = plan_checkpoint(*checkpoint);
-      }
+      return;
     }
-    if (model && model->origin)
-      name += model->origin->expert == kSharedExpert ? "-shared-expert"
-                                                     : fmt::format("-expert-{}", model->origin->expert);
-    if (!location.adapter.empty()) name += "-" + short_name(location.adapter, location.adapter_hub_name);
+    folder = fs::weakly_canonical(location.path);
+    if (!folder.has_filename()) folder = folder.parent_path();
+    config = read_json(folder / "config.json");
+    if (!location.adapter.empty() || location.expert || (config.is_object() && find_quantization(config))) {
+      open_as_model(source, location);
+    } else {
+      checkpoint = std::make_unique<Checkpoint>(folder);
+      plan = plan_checkpoint(*checkpoint);
+    }
   }
 };
 
@@ -175,6 +183,18 @@ std::function<void()> OpenSource::start(Reporter& reporter) {
 
 void OpenSource::report(Reporter& reporter) const {
   if (state_->moe) report_routers(*state_->moe, reporter);
+}
+
+void write_source(OpenSource& source, const ExportPlan& plan, std::span<const OutputFile> files,
+                  const ExportOptions& options, int threads, Reporter& reporter) {
+  const std::function<void()> check = source.start(reporter);
+  int64_t total = 0;
+  for (const OutputFile& file : files)
+    for (const TensorSpec& spec : file.specs) total += spec.bytes();
+  Progress progress(reporter, "written", total);
+  write_outputs(plan, files, options, {.threads = threads, .progress = &progress, .check = check});
+  progress.finish();
+  source.report(reporter);
 }
 
 }  // namespace moerge

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "moerge/cli/moe_source.h"
 #include "moerge/export/file_types.h"
 #include "moerge/export/metadata.h"
+#include "moerge/export/write.h"
 #include "moerge/plan/plan.h"
 
 namespace moerge {
@@ -47,5 +49,13 @@ class OpenSource {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// Makes the files, with progress, and reports on the routers.
+void write_source(OpenSource& source, const ExportPlan& plan, std::span<const OutputFile> files,
+                  const ExportOptions& options, int threads, Reporter& reporter);
+
+/// What a model is called that a reference names: the part of a Hub name behind the slash, the folder's own
+/// name or the GGUF file's without its ending; then the expert and the adapter.
+std::string source_name(const ModelLocation& location);
 
 }  // namespace moerge

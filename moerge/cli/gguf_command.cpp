@@ -214,13 +214,7 @@ void write_files(const Arguments& a, OpenSource& source, const ExportPlan& plan,
                  const std::vector<OutputFile>& files, const ExportOptions& options, Reporter& reporter) {
   const NewFolder folder(files.front().parts.front().path.parent_path());
   check_space(files.front().parts.front().path.parent_path(), files);
-  const std::function<void()> check = source.start(reporter);
-  int64_t total = 0;
-  for (const OutputFile& file : files)
-    for (const TensorSpec& spec : file.specs) total += spec.bytes();
-  Progress progress(reporter, "written", total);
-  write_outputs(plan, files, options, {.threads = a.threads, .progress = &progress, .check = check});
-  progress.finish();
+  write_source(source, plan, files, options, a.threads, reporter);
 }
 
 // "auto" is the 16-bit type that the weights have.
@@ -261,7 +255,6 @@ int run(const Arguments& a, Reporter& reporter) {
   if (!a.dry_run && !files.empty()) {
     report_plan(plan, files, reporter);
     write_files(a, source, plan, files, options, reporter);
-    source.report(reporter);
   }
   if (a.json)
     print_result(json_text(json_plan(plan, files)));

@@ -1,10 +1,6 @@
 #include "moerge/cli/model_file.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -14,6 +10,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/base/lower_case.h"
 #include "moerge/base/parallel.h"
 #include "moerge/cli/export_source.h"
 #include "moerge/export/sha256.h"
@@ -46,7 +43,8 @@ std::string type_name(const GgufMetadata& metadata) {
 // What a killed run left; a run that is still at work has it locked.
 void remove_if_nobodys(const fs::path& partial) {
   try {
-    const File locked = File::create_locked(partial);
+    const std::optional<File> locked = File::try_create_locked(partial);
+    if (!locked) return;
     std::error_code ignored;
     fs::remove(partial, ignored);
   } catch (const Error& error) {
@@ -106,37 +104,27 @@ class ModelCache {
 class Turn {
  public:
   Turn(const fs::path& target, Reporter& reporter)
-      : path_(target.parent_path() / ("." + target.filename().string() + ".turn")) {
-    for (bool told = false; !take(); told = true) {
-      if (!told) reporter.info(fmt::format("another moerge makes {}: waits for it", target.string()));
-      check_interrupted();
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    }
-  }
+      : path_(target.parent_path() / ("." + target.filename().string() + ".turn")),
+        lock_(take(path_, target, reporter)) {}
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
   ~Turn() {
     std::error_code ignored;
     fs::remove(path_, ignored);
-    close(lock_);
   }
 
  private:
-  // False while another process has it.
-  bool take() {
-    lock_ = open(path_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
-    if (lock_ < 0) fail_errno("cannot create", path_.string());
-    struct stat named = {}, opened = {};
-    // The other may have removed it between our open and our lock.
-    if (flock(lock_, LOCK_EX | LOCK_NB) == 0 && stat(path_.c_str(), &named) == 0 &&
-        fstat(lock_, &opened) == 0 && named.st_ino == opened.st_ino)
-      return true;
-    close(lock_);
-    return false;
+  static File take(const fs::path& path, const fs::path& target, Reporter& reporter) {
+    for (bool told = false;; told = true) {
+      if (std::optional<File> lock = File::try_create_locked(path)) return std::move(*lock);
+      if (!told) reporter.info(fmt::format("another moerge makes {}: waits for it", target.string()));
+      check_interrupted();
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
   }
 
   fs::path path_;
-  int lock_ = -1;
+  File lock_;
 };
 
 // -------- a source that has to be converted
@@ -146,7 +134,7 @@ class Conversion {
   Conversion(const ModelSource& source, const InferenceFlags& flags, const ContextWish& wish,
              Reporter& reporter)
       : source_(source), flags_(flags), wish_(wish), reporter_(reporter), cache_(source) {
-    automatic_ = lower(flags.type) == "auto";
+    automatic_ = lower_case(flags.type) == "auto";
     types_ = parse_file_types(automatic_ ? kAutoTypes : flags.type);
     if (!automatic_ && types_.size() != 1)
       fail(ErrorKind::usage, "--type {}: one type is expected, or auto", flags.type);
@@ -160,11 +148,6 @@ class Conversion {
   }
 
  private:
-  static std::string lower(std::string text) {
-    for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    return text;
-  }
-
   // A whole file of an earlier run that fits.
   std::optional<ModelFile> find_kept(const FileType& type) {
     const fs::path path = cache_.path(type);
@@ -227,7 +210,7 @@ class Conversion {
     for (const FileType* type : parse_file_types(kAutoTypes)) {
       const OutputFile other = plan_output(plan_, *type, cache_.path(*type), {});
       if (other.bytes() < file.bytes() && fit_->need(other.bytes()).fits)
-        return fmt::format("--type {} makes a file of {} that fits", lower(std::string(type->name)),
+        return fmt::format("--type {} makes a file of {} that fits", lower_case(type->name),
                            human_bytes(other.bytes()));
     }
     return "";
@@ -287,14 +270,7 @@ void Conversion::write(const OutputFile& file) {
   reporter_.info(fmt::format("makes a {} GGUF of {}, {}, in {} (once; the next start takes it from there)",
                              file.type->name, source_.given, human_bytes(file.bytes()),
                              cache_.folder().string()));
-  const std::function<void()> check = opened_->start(reporter_);
-  int64_t total = 0;
-  for (const TensorSpec& spec : file.specs) total += spec.bytes();
-  Progress progress(reporter_, "written", total);
-  write_outputs(plan_, std::span(&file, 1), {},
-                {.threads = default_threads(), .progress = &progress, .check = check});
-  progress.finish();
-  opened_->report(reporter_);
+  write_source(*opened_, plan_, std::span(&file, 1), {}, default_threads(), reporter_);
   int64_t bytes = 0;
   if (const int removed = cache_.remove_older(*file.type, bytes); removed > 0)
     reporter_.info(fmt::format("removed {} of {} from before it changed, {}",

@@ -19,7 +19,6 @@ namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kMaxYaml = 1 << 20;
 constexpr size_t kMaxEntries = 4096;  // of a folder, looked through for names
 constexpr size_t kMaxShown = 6;
 
@@ -75,7 +74,7 @@ void add_model(std::string& state, const ModelLocation& location) {
 }
 
 std::string yaml_state(const fs::path& file, const SourceOptions& options) {
-  const std::string text = read_file(file, kMaxYaml);
+  const std::string text = read_file(file, kMaxMoeConfig);
   const MoeConfig config = parse_moe_config(text, file.string(), options.allow_all_same);
   std::string state = fmt::format("yaml of {} bytes\n{}\n", text.size(), text);
   std::set<std::string> references = {config.base_model};
@@ -218,14 +217,7 @@ ModelSource find_model(const std::string& model, const SourceOptions& options) {
     out.name = plain_name(without_part_number(out.gguf->stem().string()));
     return out;
   }
-  std::string name = location.hub_name.empty() ? last_part(fs::weakly_canonical(location.path))
-                                               : last_part(location.hub_name);
-  if (is_gguf_name(name)) name = fs::path(name).stem().string();
-  if (location.expert)
-    name +=
-        *location.expert == kSharedExpert ? "-shared-expert" : fmt::format("-expert-{}", *location.expert);
-  if (!location.adapter.empty()) name += "-" + last_part(fs::weakly_canonical(location.adapter));
-  out.name = plain_name(name);
+  out.name = plain_name(source_name(location));
   out.identity = fmt::format("model {}\n{}\n{}\n{}", fs::weakly_canonical(location.path).string(),
                              location.expert.value_or(INT64_MIN),
                              location.adapter.empty() ? "" : fs::weakly_canonical(location.adapter).string(),

@@ -12,8 +12,6 @@
 namespace moerge {
 namespace {
 
-constexpr int64_t kMaxConfig = 1 << 20;
-
 // Runs what a plan describes.
 class PlannedDecoder final : public PromptEncoder {
  public:
@@ -60,7 +58,7 @@ PlanOptions plan_options(const SourceOptions& options, Layout layout) {
 }
 
 MoePlan open_yaml(const std::filesystem::path& yaml, const SourceOptions& options) {
-  const std::string text = read_file(yaml, kMaxConfig);
+  const std::string text = read_file(yaml, kMaxMoeConfig);
   const Environment environment = environment_of(options);
   const Resolve resolve = [&](const std::string& reference) {
     return resolve_model(reference, yaml.parent_path(), environment);

@@ -33,7 +33,6 @@ constexpr int64_t kPageTokens = 2000;
 constexpr int64_t kPassBytes = 512 << 20;  // of states and logits
 // Of --per-token: numbers in JSON, and what an entry of a layer takes besides. About 1 GB while it is made.
 constexpr int64_t kMaxKept = int64_t{1} << 23, kLayerEntry = 12;
-constexpr int64_t kMaxYaml = 1 << 20;
 
 struct Arguments {
   std::string model, cache, html;
@@ -176,7 +175,7 @@ class RoutedModel {
     const fs::path yaml = model_->path / "mergekit_moe_config.yml";
     if (!fs::is_regular_file(yaml)) return;
     try {  // of use, but not needed
-      MoeConfig config = parse_moe_config(read_file(yaml, kMaxYaml), yaml.string(), true);
+      MoeConfig config = parse_moe_config(read_file(yaml, kMaxMoeConfig), yaml.string(), true);
       if (std::ssize(config.experts) <= model_->config.experts) config_ = std::move(config);
     } catch (const Error& error) {
       reporter.warning(fmt::format("experts have no names: {}", error.message()));

@@ -51,6 +51,8 @@ struct MoeConfig {
   std::vector<std::string> warnings;  // unknown keys and the like
 };
 
+inline constexpr int64_t kMaxMoeConfig = 1 << 20;  // bytes of a YAML file
+
 /// Reads and checks a document as far as it can be checked without a model; `file` need not exist, but what
 /// is relative is relative to its folder. Throws config with all problems at once, one "FILE:LINE:COLUMN:
 /// message" a line. `allow_all_same`: experts may all be one model.
