@@ -187,6 +187,12 @@ Answered ask(Inference& inference, const Json& messages, bool routing, const Cha
   return out;
 }
 
+ExpertShares shares_of(const Answered& answered, const InferenceInfo& info) {
+  ExpertShares shares(info.experts, info.experts_per_token, info.expert_names);
+  for (const TokenRouting& token : answered.routing) shares.add(token);
+  return shares;
+}
+
 std::string answer_note(const Answered& answered, const InferenceInfo& info, int64_t longest) {
   const std::string answer = tokens_text(answered.tokens) + rate_text(answered.rate);
   if (answered.finish_reason == "interrupted") return "stopped after " + answer;

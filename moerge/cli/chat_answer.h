@@ -32,6 +32,9 @@ struct Answered {
   std::vector<TokenRouting> routing;
 };
 
+/// How the experts shared it.
+ExpertShares shares_of(const Answered& answered, const InferenceInfo& info);
+
 /// Shows text as it comes, in the colours of the experts where there are any.
 class AnswerView {
  public:

@@ -122,7 +122,7 @@ ChatOptions chat_options(const Arguments& a, const InferenceInfo& info) {
                   .silent = a.json,
                   .quiet = a.quiet};
   options.routing = a.routing && info.experts > 0;
-  const std::vector<std::string> flags = inference_options(a.inference).llama_flags;
+  const std::vector<std::string> flags = all_llama_flags(a.inference);
   const std::string longest = flag_value(flags, {"-n", "--predict", "--n-predict"});
   options.longest = longest.empty() ? -1 : std::atoll(longest.c_str());
   const std::string seed = flag_value(flags, {"-s", "--seed"});
@@ -143,12 +143,10 @@ Json answer_json(const Answered& answered, const InferenceInfo& info, bool routi
               {"prompt_tokens_per_second", number(answered.prompt_rate)},
               {"finish_reason", answered.finish_reason}};
   if (!routing) return out;
-  ExpertShares shares(info.experts, info.experts_per_token, info.expert_names);
-  for (const TokenRouting& token : answered.routing) shares.add(token);
   const int64_t first = answered.routing.empty() ? 0 : answered.routing.front().position;
   out["routing"] = {{"experts", info.experts},
                     {"experts_per_token", info.experts_per_token},
-                    {"shares", shares.json()},
+                    {"shares", shares_of(answered, info).json()},
                     {"tokens", routing_json(answered.routing, first, info.experts_per_token)}};
   return out;
 }
@@ -162,11 +160,8 @@ int answer_once(Inference& inference, const ChatOptions& options, const Talk& ta
          is_too_long(*answered.error) ? "; a shorter message is needed, or a larger context: -c N" : "");
   if (look.silent) print_result(json_text(answer_json(answered, info, options.routing)));
   if (!look.silent && !look.quiet) print_note(look, answer_note(answered, info, options.longest));
-  if (!look.silent && options.routing) {
-    ExpertShares shares(info.experts, info.experts_per_token, info.expert_names);
-    for (const TokenRouting& token : answered.routing) shares.add(token);
-    std::fputs((shares.table(look.note_colour) + "\n").c_str(), stderr);
-  }
+  if (!look.silent && options.routing)
+    std::fputs((shares_of(answered, info).table(look.note_colour) + "\n").c_str(), stderr);
   return answered.finish_reason == "interrupted" ? exit_code(ErrorKind::interrupted) : 0;
 }
 

@@ -144,13 +144,8 @@ void ChatSession::answer(std::optional<std::string> replaced) {
   }
   if (!look.quiet) print_note(look, answer_note(answered, inference_.info(), options_.longest));
   if (!options_.routing) return;
-  ExpertShares shares(inference_.info().experts, inference_.info().experts_per_token,
-                      inference_.info().expert_names);
-  for (const TokenRouting& token : answered.routing) {
-    shares.add(token);
-    shares_.add(token);
-  }
-  std::fputs((shares.table(look.note_colour) + "\n").c_str(), stderr);
+  for (const TokenRouting& token : answered.routing) shares_.add(token);
+  std::fputs((shares_of(answered, inference_.info()).table(look.note_colour) + "\n").c_str(), stderr);
 }
 
 void ChatSession::answer_again() {

@@ -124,12 +124,16 @@ std::vector<std::string> split_llama_flags(const std::vector<std::string>& argum
   return {arguments.begin(), border};
 }
 
+std::vector<std::string> all_llama_flags(const InferenceFlags& flags) {
+  std::vector<std::string> all = flags.llama_flags;
+  all.insert(all.end(), flags.further_flags.begin(), flags.further_flags.end());
+  return all;
+}
+
 InferenceOptions inference_options(const InferenceFlags& flags) {
   InferenceOptions options;
   options.context = flags.context;
-  options.llama_flags = flags.llama_flags;
-  options.llama_flags.insert(options.llama_flags.end(), flags.further_flags.begin(),
-                             flags.further_flags.end());
+  options.llama_flags = all_llama_flags(flags);
   options.verbose = flags.verbose;
   if (flags.plain && !flags.template_file.empty())
     fail(ErrorKind::usage, "--plain and --chat-template-file exclude each other");

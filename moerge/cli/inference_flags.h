@@ -34,6 +34,9 @@ std::vector<std::string> split_llama_flags(const std::vector<std::string>& argum
 /// Sampling, context, chat template, threads, devices, hosts.
 void add_inference_flags(CLI::App& app, InferenceFlags& flags);
 
+/// Those of ours, then those after "--".
+std::vector<std::string> all_llama_flags(const InferenceFlags& flags);
+
 /// Without a model, a name and a number of requests at once. Reads the template file.
 InferenceOptions inference_options(const InferenceFlags& flags);
 

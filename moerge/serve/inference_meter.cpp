@@ -15,7 +15,6 @@ bool has_graphics_card() {
          ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU) != nullptr;
 }
 
-// The value that counts: of the last of these names.
 // Without the flags that say where layers go: reading them connects to the hosts.
 InferenceOptions without_places(InferenceOptions options) {
   constexpr std::array<std::string_view, 5> kPlaces = {"--rpc", "--device", "-dev", "--override-tensor",
