@@ -122,7 +122,7 @@ MemoryNeed MemoryFit::need(int64_t weights) {
 }
 
 int64_t MemoryFit::largest_context(int64_t weights, int64_t context) {
-  int64_t fitting = 0, too_long = (context + kStep - 1) / kStep;  // in steps
+  int64_t fitting = 0, too_long = rounded_context(context) / kStep;  // in steps
   while (too_long - fitting > 1) {
     const int64_t middle = (fitting + too_long) / 2;
     (fits(weights, middle * kStep) ? fitting : too_long) = middle;

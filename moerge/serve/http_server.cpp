@@ -184,11 +184,10 @@ void HttpServer::Task::configure(Listener& listener) {
   listener.set_payload_max_length(static_cast<size_t>(options.max_body));
   listener.set_pre_routing_handler(
       [this](const Request& request, Response& response) { return admit(request, response); });
-  listener.set_post_routing_handler([](const Request& request, Response& response) {
+  listener.set_post_routing_handler([](const Request&, Response& response) {
     CurrentRequest& current = current_request();
     if (current.path.empty()) current.method = "?", current.path = "(unknown)";
     current.status = response.status;
-    (void)request;
   });
   listener.set_error_handler(
       [this](const Request& request, Response& response) { explain(request, response); });

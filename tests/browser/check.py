@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cli"))
 sys.dont_write_bytecode = True
 
+from devtools import find_browser
 from tiny_mixtures import tiny_mixture
 
 HOSTILE = "<script>document.title='ran'</script>"
@@ -58,10 +59,6 @@ document.getElementById('page').onload = function () {
   document.body.setAttribute('data-result', JSON.stringify(out));
 };
 </script>"""
-
-
-def find_browser():
-    return next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 
 
 def browse(browser, folder, page, width, dark, *more):
