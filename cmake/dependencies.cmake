@@ -3,6 +3,8 @@ find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(CURL 7.85 REQUIRED)
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 
 # ggml, llama.cpp with its HTTP server, and nlohmann/json come from one pinned source tree in the cache folder.

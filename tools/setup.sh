@@ -5,7 +5,8 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
-packages="g++ cmake ninja-build libfmt-dev libyaml-cpp-dev libcli11-dev libeigen3-dev libgtest-dev python3 python3-pip"
+packages="g++ cmake ninja-build libfmt-dev libyaml-cpp-dev libcli11-dev libeigen3-dev libcurl4-openssl-dev libssl-dev
+  libgtest-dev git python3 python3-pip"
 rust_needed=1.85   # by the crates of rust/Cargo.lock that Linux compiles
 
 missing=

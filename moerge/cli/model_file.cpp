@@ -8,12 +8,12 @@
 #include <optional>
 #include <thread>
 
+#include "moerge/base/digest.h"
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/lower_case.h"
 #include "moerge/base/parallel.h"
 #include "moerge/cli/export_source.h"
-#include "moerge/export/sha256.h"
 #include "moerge/export/write.h"
 
 namespace moerge {

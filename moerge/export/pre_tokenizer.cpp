@@ -1,11 +1,11 @@
 #include "moerge/export/pre_tokenizer.h"
 
 #include <fmt/format.h>
-#include <hash/hash.h>
 
 #include <algorithm>
 #include <array>
 
+#include "moerge/base/digest.h"
 #include "moerge/model/pre_tokenizer_patterns.h"
 
 namespace moerge {
@@ -154,7 +154,7 @@ bool matches(const Row& row, const PreTokenizer& pre_tokenizer) {
 
 std::string_view pre_by_hash(std::span<const int32_t> ids) {
   const std::string text = fmt::format("[{}]", fmt::join(ids, ", "));  // Python's str(list)
-  const std::string sha256 = hash_sha256_hex(text.data(), text.size());
+  const std::string sha256 = sha256_hex(text);
   for (const PreHash& row : pre_hashes())
     if (row.sha256 == sha256) return row.name;
   return {};
