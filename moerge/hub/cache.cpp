@@ -2,24 +2,18 @@
 
 #include <array>
 #include <charconv>
-#include <cstdlib>
 #include <vector>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/suggest.h"
+#include "moerge/hub/name.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kDefaultRevision = "main";
 constexpr std::string_view kExpertFragment = "expert", kSharedFragment = "shared_expert";
-
-struct HubName {
-  std::string repository;  // "org/name"
-  std::string revision;
-};
 
 // False as well where the system cannot say (a name that is too long, a loop of links).
 bool is_folder(const fs::path& path) {
@@ -32,33 +26,8 @@ bool is_file(const fs::path& path) {
   return fs::is_regular_file(path, ignored);
 }
 
-bool is_hub_word(std::string_view word) {
-  if (word.empty() || word.starts_with('.') || word.size() > 96) return false;
-  for (const unsigned char c : word)
-    if (!std::isalnum(c) && c != '-' && c != '_' && c != '.') return false;
-  return true;
-}
-
-// "org/name[@revision]"; revisions may contain slashes ("refs/pr/3") but never climb out of the cache.
-std::optional<HubName> parse_hub_name(std::string_view reference) {
-  HubName name;
-  const size_t at = reference.find('@');
-  name.revision = at == std::string_view::npos ? kDefaultRevision : reference.substr(at + 1);
-  name.repository = reference.substr(0, at);
-  const size_t slash = name.repository.find('/');
-  if (slash == std::string::npos) return {};
-  const std::string_view repository = name.repository;
-  if (!is_hub_word(repository.substr(0, slash)) || !is_hub_word(repository.substr(slash + 1))) return {};
-  if (name.revision.empty() || name.revision.starts_with('/') ||
-      name.revision.find("..") != std::string::npos)
-    return {};
-  return name;
-}
-
 std::optional<fs::path> find_snapshot(const HubName& name, const fs::path& cache) {
-  std::string folder = "models--" + name.repository;
-  folder.replace(folder.find('/'), 1, "--");
-  const fs::path repository = cache / folder;
+  const fs::path repository = cache / cache_folder_name(name.repository);
   std::string commit = name.revision;
   if (const fs::path ref = repository / "refs" / name.revision; fs::is_regular_file(ref)) {
     commit = read_file(ref, 1000);
@@ -136,7 +105,7 @@ Found find_one(std::string_view what, const std::string& reference, const fs::pa
          looked);
   const fs::path cache = hub_cache(environment);
   if (const auto snapshot = find_snapshot(*name, cache)) return {*snapshot, name->repository};
-  const std::string revision = name->revision == kDefaultRevision ? "" : " --revision " + name->revision;
+  const std::string revision = name->revision == HubName().revision ? "" : " --revision " + name->revision;
   fail(ErrorKind::config,
        "{} \"{}\": no such folder (looked in {}), and not in the Hugging Face cache {}; fetch it with "
        "\"hf download {}{}\" (or \"huggingface-cli download\")",
@@ -144,20 +113,6 @@ Found find_one(std::string_view what, const std::string& reference, const fs::pa
 }
 
 }  // namespace
-
-std::optional<std::string> process_environment(const char* name) {
-  const char* value = std::getenv(name);
-  if (!value || !*value) return {};
-  return value;
-}
-
-fs::path hub_cache(const Environment& environment) {
-  if (const auto path = environment("HF_HUB_CACHE")) return *path;
-  if (const auto path = environment("HUGGINGFACE_HUB_CACHE")) return *path;
-  if (const auto path = environment("HF_HOME")) return fs::path(*path) / "hub";
-  if (const auto path = environment("XDG_CACHE_HOME")) return fs::path(*path) / "huggingface" / "hub";
-  return fs::path(environment("HOME").value_or("/")) / ".cache" / "huggingface" / "hub";
-}
 
 ReferenceParts split_reference(const std::string& reference) {
   const size_t hash = reference.rfind('#');

@@ -3,22 +3,14 @@
 // (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
 
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "moerge/hub/settings.h"
 #include "moerge/model/model.h"
 
 namespace moerge {
-
-/// Looks up an environment variable; handed in so that tests need not change the process's own.
-using Environment = std::function<std::optional<std::string>(const char*)>;
-std::optional<std::string> process_environment(const char* name);
-
-/// HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub,
-/// ~/.cache/huggingface/hub: the first that is set.
-std::filesystem::path hub_cache(const Environment& environment);
 
 /// A reference, and what of the model it means.
 struct ReferenceParts {
