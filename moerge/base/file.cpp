@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "moerge/base/error.h"
@@ -88,6 +90,21 @@ std::optional<File> File::try_create_locked(const fs::path& path) {
       file.resize(0);
       return file;
     }
+  }
+}
+
+File File::open_update(const fs::path& path) {
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (fd < 0) fail_errno("cannot open", path.string());
+  return File(fd, path);
+}
+
+File File::wait_to_create_locked(const fs::path& path, const std::function<void()>& on_wait) {
+  for (bool told = false;; told = true) {
+    if (std::optional<File> lock = try_create_locked(path)) return std::move(*lock);
+    if (!told) on_wait();
+    check_interrupted();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
 }
 

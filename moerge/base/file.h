@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,10 +25,14 @@ class File {
  public:
   static File open_read(const std::filesystem::path& path);
   static File create(const std::filesystem::path& path);
+  /// For reading and writing; what is there stays, and what is not is made.
+  static File open_update(const std::filesystem::path& path);
   /// An empty file that no other create_locked() gets while this one is open. Throws io when another has it.
   static File create_locked(const std::filesystem::path& path);
   /// The same; nothing when another has it.
   static std::optional<File> try_create_locked(const std::filesystem::path& path);
+  /// The same; waits while another has it, after it has called `on_wait` once. A signal ends the wait.
+  static File wait_to_create_locked(const std::filesystem::path& path, const std::function<void()>& on_wait);
   File(File&& other) noexcept;
   File& operator=(File&&) = delete;
   ~File();

@@ -4,6 +4,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/cli/fetch_models.h"
 #include "moerge/cli/route_texts.h"
 #include "moerge/model/quantization.h"
 #include "moerge/moe/card.h"
@@ -92,6 +93,9 @@ ExportSource describe_moe(const MoePlan& moe, const std::string& name) {
 }
 
 struct OpenSource::State {
+  State(const SourceOptions& options, Reporter& reporter) : fetcher(options, reporter) {}
+
+  ModelFetcher fetcher;
   std::string name;
   std::vector<std::string> warnings;
   // Of a YAML.
@@ -107,7 +111,7 @@ struct OpenSource::State {
 
   void open_yaml(const fs::path& file, const SourceOptions& options, int threads) {
     check_device(decoder_options(options, threads).device);
-    moe = std::make_unique<MoePlan>(plan_yaml(file, options, Layout::per_expert));
+    moe = std::make_unique<MoePlan>(plan_yaml(file, options, Layout::per_expert, fetcher));
     encoder = make_encoder(*moe, options, threads);
     name = file.stem().string();
     warnings = moe->warnings;
@@ -120,14 +124,23 @@ struct OpenSource::State {
   }
 
   void open_model(const std::string& source, const SourceOptions& options) {
-    const ModelLocation location = resolve_model(source, {}, environment_of(options));
+    const bool whole = options.fetch == Fetch::whole;
+    const ModelLocation location = whole ? fetcher.fetch(source, {}) : fetcher.look(source, {});
     name = source_name(location);
     if (const std::optional<fs::path> gguf = gguf_at(location)) {
       ModelLocation file = location;
       file.path = *gguf;
       open_as_model(source, file);
-      return;
+    } else {
+      open_folder(source, location);
     }
+    if (options.fetch != Fetch::used || !fetcher.any()) return;
+    SourceBytes needed;
+    needed.add(plan);
+    fetcher.fetch_ranges(needed, {}, 0);
+  }
+
+  void open_folder(const std::string& source, const ModelLocation& location) {
     folder = fs::weakly_canonical(location.path);
     if (!folder.has_filename()) folder = folder.parent_path();
     config = read_json(folder / "config.json");
@@ -140,8 +153,9 @@ struct OpenSource::State {
   }
 };
 
-OpenSource::OpenSource(const std::string& source, const SourceOptions& options, int threads)
-    : state_(std::make_unique<State>()) {
+OpenSource::OpenSource(const std::string& source, const SourceOptions& options, int threads,
+                       Reporter& reporter)
+    : state_(std::make_unique<State>(options, reporter)) {
   if (!is_yaml(source))
     state_->open_model(source, options);
   else if (!fs::exists(source))
@@ -151,6 +165,8 @@ OpenSource::OpenSource(const std::string& source, const SourceOptions& options, 
 }
 
 OpenSource::~OpenSource() = default;
+
+void OpenSource::forget() { state_->fetcher.forget(); }
 
 const std::string& OpenSource::name() const { return state_->name; }
 const Plan& OpenSource::plan() const { return state_->moe ? state_->moe->plan : state_->plan; }

@@ -28,7 +28,7 @@ ExportSource describe_moe(const MoePlan& moe, const std::string& name);
 class OpenSource {
  public:
   /// Opens and checks everything but weights. Throws what planning throws.
-  OpenSource(const std::string& source, const SourceOptions& options, int threads);
+  OpenSource(const std::string& source, const SourceOptions& options, int threads, Reporter& reporter);
   OpenSource(const OpenSource&) = delete;
   OpenSource& operator=(const OpenSource&) = delete;
   ~OpenSource();
@@ -37,6 +37,8 @@ class OpenSource {
   const std::string& name() const;
   const Plan& plan() const;
   const std::vector<std::string>& warnings() const;
+  /// Lets go of what was fetched for this run only (SourceOptions::fetch).
+  void forget();
   /// For the exporter; `name`: of the model to be written.
   ExportSource describe(const std::string& name) const;
   /// Starts what the plan waits for (the routers of an MoE). The function returned throws when that has

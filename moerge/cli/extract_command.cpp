@@ -9,8 +9,10 @@
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
+#include "moerge/cli/fetch_models.h"
 #include "moerge/cli/folder_flags.h"
 #include "moerge/cli/moe_source.h"
+#include "moerge/cli/source_flags.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/extract.h"
 
@@ -18,6 +20,7 @@ namespace moerge {
 namespace {
 
 struct Arguments : FolderFlags {
+  SourceOptions how;
   std::string model, expert;
 };
 
@@ -31,6 +34,7 @@ void add_flags(CLI::App& app, Arguments& a) {
                  "which one: 0, 1, ..., or \"shared\" for what every token passes through")
       ->group("What is extracted");
   add_file_flags(app, a, "mixture");
+  add_remote_flag(app, a.how);
   add_thread_flag(app, a);
   add_report_flags(app, a);
 }
@@ -44,8 +48,9 @@ int64_t parse_expert(const std::string& text) {
 }
 
 // The model's place, and its name with the expert in it.
-std::pair<std::string, ModelLocation> find_expert(const Arguments& a) {
-  ModelLocation location = resolve_model(a.model, {}, environment_of({.cache = a.cache}));
+std::pair<std::string, ModelLocation> find_expert(const Arguments& a, ModelFetcher& fetcher) {
+  ModelLocation location =
+      a.how.fetch == Fetch::whole ? fetcher.fetch(a.model, {}) : fetcher.look(a.model, {});
   if (location.expert && a.expert.empty()) return {a.model, location};
   if (a.expert.empty())
     fail(ErrorKind::usage, "which expert of \"{}\"? --expert 0 takes the first one", a.model);
@@ -76,7 +81,11 @@ int run_extract(std::string_view program, const std::vector<std::string>& argume
   Reporter reporter(a.level());
   const BuildOptions options = a.build_options();
   check_output_folder(options.out, options.overwrite);
-  const auto [name, location] = find_expert(a);
+  a.how.cache = a.cache;
+  const bool remote = a.how.fetch == Fetch::used;
+  if (a.dry_run) a.how.fetch = Fetch::headers;
+  ModelFetcher fetcher(a.how, reporter);
+  const auto [name, location] = find_expert(a, fetcher);
   const ExtractPlan extract = plan_extract(name, location);
   for (const std::string& warning : extract.warnings) reporter.warning(warning);
   check_folder(extract.plan, {extract.model.get()}, options);
@@ -88,11 +97,17 @@ int run_extract(std::string_view program, const std::vector<std::string>& argume
   }
   reporter.info(extract_text(extract, options.max_shard_bytes));
   for (const Step& step : extract.plan.steps) reporter.detail("  " + describe(step));
+  if (remote && fetcher.any()) {
+    SourceBytes needed;
+    needed.add(extract.plan);
+    fetcher.fetch_ranges(needed, options.out, needed_space(extract.plan));
+  }
   write_model_folder({.plan = extract.plan,
                       .config = extract.model->config.raw,
                       .tokenizer = *extract.model,
                       .card = expert_card(extract, folder_name(options.out))},
                      options, {}, reporter);
+  fetcher.forget();
   if (a.json) print_result(json_text(extract_json(extract, options.max_shard_bytes)));
   reporter.info(fmt::format(
       "{} is ready: load it with transformers, vLLM or llama.cpp's convert_hf_to_gguf.py", a.out));

@@ -12,6 +12,7 @@
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
 #include "moerge/cli/export_source.h"
+#include "moerge/cli/source_flags.h"
 #include "moerge/export/write.h"
 
 namespace moerge {
@@ -62,6 +63,7 @@ void add_flags(CLI::App& app, Arguments& a) {
       ->group(files);
   app.add_flag("--overwrite", a.overwrite, "write files again that exist (else they are skipped)")
       ->group(files);
+  add_remote_flag(app, a.how);
   app.add_option("--transformers-cache", a.how.cache,
                  "look for models here instead of the Hugging Face cache")
       ->group(files);
@@ -227,7 +229,9 @@ int run(const Arguments& a, Reporter& reporter) {
   check_target(a, parse_file_types(resolve_auto(a.types, {})));
   std::optional<Importance> importance;
   const ExportOptions options = export_options(a, importance);
-  OpenSource source(a.source, a.how, a.threads);
+  SourceOptions how = a.how;
+  if (a.dry_run) how.fetch = Fetch::headers;
+  OpenSource source(a.source, how, a.threads, reporter);
   const std::vector<const FileType*> types = parse_file_types(resolve_auto(a.types, source.plan()));
   const std::string name = !a.name.empty() ? a.name : source.name();
   if (name.empty() || name.find('/') != std::string::npos)
@@ -255,6 +259,7 @@ int run(const Arguments& a, Reporter& reporter) {
   if (!a.dry_run && !files.empty()) {
     report_plan(plan, files, reporter);
     write_files(a, source, plan, files, options, reporter);
+    source.forget();
   }
   if (a.json)
     print_result(json_text(json_plan(plan, files)));

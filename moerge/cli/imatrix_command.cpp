@@ -79,7 +79,7 @@ class TemporaryGguf {
   TemporaryGguf(const Arguments& a, const fs::path& out, Reporter& reporter)
       : path_(fs::absolute(out).parent_path() /
               fmt::format(".{}.moerge-model.gguf", out.filename().string())) {
-    OpenSource source(a.model, {.device = a.device}, a.threads);
+    OpenSource source(a.model, {.device = a.device}, a.threads, reporter);
     const ExportPlan plan = plan_export(source.describe(source.name()), source.plan(), {});
     for (const std::string& warning : source.warnings()) reporter.warning(warning);
     const ExportOptions options;

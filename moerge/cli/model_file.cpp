@@ -4,9 +4,7 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <optional>
-#include <thread>
 
 #include "moerge/base/digest.h"
 #include "moerge/base/error.h"
@@ -105,7 +103,9 @@ class Turn {
  public:
   Turn(const fs::path& target, Reporter& reporter)
       : path_(target.parent_path() / ("." + target.filename().string() + ".turn")),
-        lock_(take(path_, target, reporter)) {}
+        lock_(File::wait_to_create_locked(path_, [&] {
+          reporter.info(fmt::format("another moerge makes {}: waits for it", target.string()));
+        })) {}
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
   ~Turn() {
@@ -114,15 +114,6 @@ class Turn {
   }
 
  private:
-  static File take(const fs::path& path, const fs::path& target, Reporter& reporter) {
-    for (bool told = false;; told = true) {
-      if (std::optional<File> lock = File::try_create_locked(path)) return std::move(*lock);
-      if (!told) reporter.info(fmt::format("another moerge makes {}: waits for it", target.string()));
-      check_interrupted();
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    }
-  }
-
   fs::path path_;
   File lock_;
 };
@@ -167,7 +158,7 @@ class Conversion {
   }
 
   void open() {
-    opened_ = std::make_unique<OpenSource>(source_.given, flags_.source, default_threads());
+    opened_ = std::make_unique<OpenSource>(source_.given, flags_.source, default_threads(), reporter_);
     plan_ = plan_export(opened_->describe(opened_->name()), opened_->plan(), {});
     ModelShape shape = {.metadata = plan_.metadata, .tensors = {}};
     for (const ExportTensor& tensor : plan_.tensors) shape.tensors.push_back(tensor.spec);
@@ -279,12 +270,6 @@ void Conversion::write(const OutputFile& file) {
 }
 
 }  // namespace
-
-fs::path moerge_cache(const Environment& environment) {
-  if (const auto path = environment("MOERGE_CACHE")) return *path;
-  if (const auto path = environment("XDG_CACHE_HOME")) return fs::path(*path) / "moerge";
-  return fs::path(environment("HOME").value_or("/")) / ".cache" / "moerge";
-}
 
 ModelFile prepare_model(const ModelSource& source, const InferenceFlags& flags, const ContextWish& wish,
                         Reporter& reporter) {

@@ -13,9 +13,6 @@
 
 namespace moerge {
 
-/// MOERGE_CACHE, XDG_CACHE_HOME/moerge, ~/.cache/moerge: the first that is set.
-std::filesystem::path moerge_cache(const Environment& environment);
-
 /// A GGUF whose memory has been judged.
 struct ModelFile {
   std::filesystem::path path;

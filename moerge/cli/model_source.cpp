@@ -10,6 +10,7 @@
 #include "moerge/base/file.h"
 #include "moerge/base/suggest.h"
 #include "moerge/cli/export_source.h"
+#include "moerge/cli/fetch_models.h"
 #include "moerge/cli/version.h"
 #include "moerge/formats/gguf_files.h"
 #include "moerge/moe/config.h"
@@ -73,7 +74,9 @@ void add_model(std::string& state, const ModelLocation& location) {
   if (!location.adapter.empty()) add_folder(state, location.adapter);
 }
 
-std::string yaml_state(const fs::path& file, const SourceOptions& options) {
+std::string yaml_state(const fs::path& file, const SourceOptions& options, Reporter& reporter) {
+  ModelFetcher fetcher(options, reporter);
+  open_yaml(file, options, {}, fetcher);  // from now on every model is here
   const std::string text = read_file(file, kMaxMoeConfig);
   const MoeConfig config = parse_moe_config(text, file.string(), options.allow_all_same);
   std::string state = fmt::format("yaml of {} bytes\n{}\n", text.size(), text);
@@ -170,9 +173,9 @@ std::string what_is_nearby(const std::string& model, const SourceOptions& option
   return fmt::format("; {} has {}", folder, fmt::join(shown, ", "));
 }
 
-ModelLocation locate(const std::string& model, const SourceOptions& options) {
+ModelLocation locate(const std::string& model, const SourceOptions& options, Reporter& reporter) {
   try {
-    return resolve_model(model, {}, environment_of(options));
+    return fetch_model(model, options, reporter);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::config) throw;
     fail(ErrorKind::usage, "{}{}", error.message(), what_is_nearby(model, options));
@@ -191,7 +194,7 @@ std::string without_part_number(const std::string& stem) { return stem.substr(0,
 
 }  // namespace
 
-ModelSource find_model(const std::string& model, const SourceOptions& options) {
+ModelSource find_model(const std::string& model, const SourceOptions& options, Reporter& reporter) {
   if (model.empty()) fail(ErrorKind::usage, "MODEL is empty: name a GGUF file, a YAML or a model");
   ModelSource out;
   out.given = model;
@@ -202,7 +205,7 @@ ModelSource find_model(const std::string& model, const SourceOptions& options) {
       fail(ErrorKind::usage, "MODEL \"{}\": there is no such file{}", model, what_is_nearby(model, options));
     out.name = plain_name(fs::path(model).stem().string());
     out.identity = "yaml " + fs::canonical(model).string();
-    out.state = flags + yaml_state(model, options);
+    out.state = flags + yaml_state(model, options, reporter);
     return out;
   }
   if (is_file(model) && !is_gguf_name(model) && starts_like_gguf(model)) {
@@ -210,7 +213,7 @@ ModelSource find_model(const std::string& model, const SourceOptions& options) {
     out.gguf = model;
     return out;
   }
-  const ModelLocation location = locate(model, options);
+  const ModelLocation location = locate(model, options, reporter);
   if (location.adapter.empty() && !location.expert)
     out.gguf = is_folder(location.path) ? find_gguf(location.path) : location.path;
   if (out.gguf) {

@@ -19,7 +19,7 @@ struct ModelSource {
 };
 
 /// Throws usage with what lies nearby for a MODEL that is nowhere, and what parsing and resolving a YAML
-/// throw. Opens no weights.
-ModelSource find_model(const std::string& model, const SourceOptions& options);
+/// throw. Opens no weights. Models that are on the Hub only are fetched.
+ModelSource find_model(const std::string& model, const SourceOptions& options, Reporter& reporter);
 
 }  // namespace moerge

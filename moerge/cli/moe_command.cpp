@@ -10,6 +10,7 @@
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
+#include "moerge/cli/fetch_models.h"
 #include "moerge/cli/moe_flags.h"
 #include "moerge/cli/source_flags.h"
 #include "moerge/moe/build.h"
@@ -50,6 +51,7 @@ void add_flags(CLI::App& app, MoeFlags& a) {
   app.add_option("OUT", a.out, "folder to write the model to")->required();
   add_moe_flags(app, a);
   add_file_flags(app, a, "base");
+  add_remote_flag(app, a.how);
   add_thread_flag(app, a);
   add_device_flags(app, a.how, "hidden states are");
   add_report_flags(app, a);
@@ -94,7 +96,9 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   const BuildOptions options = a.build_options();
   check_output_folder(options.out, options.overwrite);
   check_device(decoder_options(a.how, a.threads).device);
-  MoePlan moe = open_config(a);
+  if (a.dry_run) a.how.fetch = Fetch::headers;
+  ModelFetcher fetcher(a.options(), reporter);
+  MoePlan moe = open_config(a, fetcher);
   complete_plan(moe, a.plan_options());
   for (const std::string& warning : moe.warnings) reporter.warning(warning);
   check_build(moe, options);
@@ -108,6 +112,7 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   reporter.info(plan_text(moe, options.max_shard_bytes));
   for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
   build_moe(moe, options, std::move(encoder), reporter);
+  fetcher.forget();
   if (a.json) print_result(json_text(plan_json(moe, options.max_shard_bytes)));
   report_routers(moe, reporter);
   reporter.info(

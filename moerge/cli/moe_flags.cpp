@@ -27,11 +27,11 @@ void add_moe_flags(CLI::App& app, MoeFlags& flags) {
   add_build_flags(app, flags.how, what);
 }
 
-MoePlan open_config(const MoeFlags& flags) {
+MoePlan open_config(const MoeFlags& flags, ModelFetcher& fetcher) {
   std::error_code error;
   if (!std::filesystem::exists(flags.config, error))
     fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", flags.config);
-  return open_yaml(flags.config, flags.options());
+  return open_yaml(flags.config, flags.options(), flags.out, fetcher);
 }
 
 }  // namespace moerge

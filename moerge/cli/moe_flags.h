@@ -22,7 +22,7 @@ void add_config(CLI::App& app, MoeFlags& flags);
 /// The group "What is built".
 void add_moe_flags(CLI::App& app, MoeFlags& flags);
 
-/// plan_moe() in its two steps; throws usage when CONFIG is no file.
-MoePlan open_config(const MoeFlags& flags);
+/// open_yaml() of CONFIG; throws usage when it is no file.
+MoePlan open_config(const MoeFlags& flags, ModelFetcher& fetcher);
 
 }  // namespace moerge

@@ -5,8 +5,10 @@
 #include <algorithm>
 
 #include "moerge/base/file.h"
+#include "moerge/cli/fetch_models.h"
 #include "moerge/engine/chat_format.h"
 #include "moerge/moe/forecast.h"
+#include "moerge/moe/model_folder.h"
 #include "moerge/moe/planned_model.h"
 
 namespace moerge {
@@ -57,19 +59,46 @@ PlanOptions plan_options(const SourceOptions& options, Layout layout) {
           .make_chat_formatter = run_chat_template};
 }
 
-MoePlan open_yaml(const std::filesystem::path& yaml, const SourceOptions& options) {
+MoePlan open_yaml(const std::filesystem::path& yaml, const SourceOptions& options,
+                  const std::filesystem::path& out, ModelFetcher& fetcher) {
   const std::string text = read_file(yaml, kMaxMoeConfig);
-  const Environment environment = environment_of(options);
-  const Resolve resolve = [&](const std::string& reference) {
-    return resolve_model(reference, yaml.parent_path(), environment);
+  const auto open = [&] {
+    return open_moe(
+        parse_moe_config(text, yaml.string(), options.allow_all_same),
+        [&](const std::string& reference) { return fetcher.look(reference, yaml.parent_path()); });
   };
-  return open_moe(parse_moe_config(text, yaml.string(), options.allow_all_same), resolve);
+  MoePlan moe = open();
+  if (!fetcher.any() || options.fetch == Fetch::headers) return moe;
+  complete_plan(moe, plan_options(options, Layout::per_expert));
+  const int64_t result = out.empty() ? 0 : needed_space(moe.plan);
+  if (options.fetch == Fetch::whole) {
+    fetcher.fetch_all(out, result);
+  } else {
+    SourceBytes needed;
+    needed.add(moe.plan);
+    add_encoder_weights(moe, needed);
+    fetcher.fetch_ranges(needed, out, result);
+  }
+  return open();
 }
 
-MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& options, Layout layout) {
-  MoePlan moe = open_yaml(yaml, options);
+MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& options, Layout layout,
+                  ModelFetcher& fetcher) {
+  MoePlan moe = open_yaml(yaml, options, {}, fetcher);
   complete_plan(moe, plan_options(options, layout));
   return moe;
+}
+
+// All but the last layer's FFN. (A pass of the planned mixture reads none but those of the plan.)
+void add_encoder_weights(const MoePlan& moe, SourceBytes& read) {
+  if (moe.gate_mode->needs != GateNeeds::base_pass) return;
+  const auto is_ffn = [](Role role) {
+    return role == Role::ffn_gate || role == Role::ffn_up || role == Role::ffn_down;
+  };
+  const Model& base = *moe.models.base;
+  for (const Weight& weight : list_weights(*base.architecture, base.config, base.checkpoint))
+    if (weight.layer >= 0 && (weight.layer + 1 < base.config.layers || !is_ffn(weight.role)))
+      read.add(base.checkpoint.at(weight.name));
 }
 
 std::unique_ptr<PromptEncoder> make_encoder(MoePlan& moe, const SourceOptions& options, int threads) {

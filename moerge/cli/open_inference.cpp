@@ -74,7 +74,7 @@ std::unique_ptr<Inference> open_inference(const std::string& model, const Infere
   options.parallel = parallel;
   if (const std::string workers = flag_value(options.llama_flags, {"--rpc"}); !workers.empty())
     check_workers(workers);
-  const ModelSource source = find_model(model, flags.source);
+  const ModelSource source = find_model(model, flags.source, reporter);
   options.name = flags.alias.empty() ? source.name : flags.alias;
   const ContextWish wish = context_wish(options);
   // In a thread that ends: else its OpenMP threads would stay, and slow down those that answer

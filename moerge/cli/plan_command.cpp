@@ -9,6 +9,7 @@
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
+#include "moerge/cli/fetch_models.h"
 #include "moerge/cli/moe_flags.h"
 #include "moerge/cli/plan_report.h"
 #include "moerge/moe/build.h"
@@ -25,18 +26,6 @@ void add_flags(CLI::App& app, MoeFlags& a) {
   add_cache_flag(app, a);
   add_thread_flag(app, a);
   add_json_flag(app, a);
-}
-
-bool is_ffn(Role role) { return role == Role::ffn_gate || role == Role::ffn_up || role == Role::ffn_down; }
-
-// The weights that a pass of the base reads, which need not be among those of the result: all but the last
-// layer's FFN. (A pass of the planned mixture reads none but those.)
-void add_encoder_weights(const MoePlan& moe, SourceBytes& read) {
-  if (moe.gate_mode->needs != GateNeeds::base_pass) return;
-  const Model& base = *moe.models.base;
-  for (const Weight& weight : list_weights(*base.architecture, base.config, base.checkpoint))
-    if (weight.layer >= 0 && (weight.layer + 1 < base.config.layers || !is_ffn(weight.role)))
-      read.add(base.checkpoint.at(weight.name));
 }
 
 std::optional<DiskForecast> look_at_disk(const MoePlan& moe, const BuildOptions& options) {
@@ -84,7 +73,10 @@ int run_plan(std::string_view program, const std::vector<std::string>& arguments
   if (!parse_arguments(app, arguments, program)) return 0;
   const BuildOptions options = a.build_options();
 
-  MoePlan moe = open_config(a);
+  Reporter reporter(Verbosity::normal);
+  a.how.fetch = Fetch::headers;
+  ModelFetcher fetcher(a.options(), reporter);
+  MoePlan moe = open_config(a, fetcher);
   std::vector<FamilyFit> families = judge_outputs(moe.models, moe.config, a.how.allow_crimes);
   const bool any_wanted = std::ranges::any_of(
       families, [&](const FamilyFit& family) { return is_wanted(*family.output, moe.config); });
@@ -102,7 +94,6 @@ int run_plan(std::string_view program, const std::vector<std::string>& arguments
   report.gguf = forecast_gguf(moe, std::filesystem::path(a.config).stem().string());
   if (a.json) return print_result(json_text(report_json(report))), 0;
   print_result(printable(report_text(report)));
-  Reporter reporter(Verbosity::normal);
   for (const std::string& warning : report.warnings()) reporter.warning(warning);
   return 0;
 }

@@ -15,6 +15,7 @@
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
 #include "moerge/cli/export_source.h"
+#include "moerge/cli/fetch_models.h"
 #include "moerge/cli/folder_flags.h"
 #include "moerge/cli/route_texts.h"
 #include "moerge/cli/source_flags.h"
@@ -162,7 +163,8 @@ class RoutedModel {
  private:
   void plan(const Arguments& a, Reporter& reporter) {
     if (!fs::exists(a.model)) fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", a.model);
-    moe_ = std::make_unique<MoePlan>(plan_yaml(a.model, a.how, Layout::per_expert));
+    ModelFetcher fetcher(a.how, reporter);
+    moe_ = std::make_unique<MoePlan>(plan_yaml(a.model, a.how, Layout::per_expert, fetcher));
     for (const std::string& warning : moe_->warnings) reporter.warning(warning);
     config_ = moe_->config;
     planned_ = std::make_unique<PlannedModel>(*moe_);
@@ -170,7 +172,7 @@ class RoutedModel {
   }
 
   void open(const Arguments& a, Reporter& reporter) {
-    opened_ = std::make_unique<Model>(a.model, resolve_model(a.model, {}, environment_of(a.how)));
+    opened_ = std::make_unique<Model>(a.model, fetch_model(a.model, a.how, reporter));
     model_ = opened_.get();
     const fs::path yaml = model_->path / "mergekit_moe_config.yml";
     if (!fs::is_regular_file(yaml)) return;

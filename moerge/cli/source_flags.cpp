@@ -18,6 +18,13 @@ void add_build_flags(CLI::App& app, SourceOptions& options, const std::string& g
       ->group(group);
 }
 
+void add_remote_flag(CLI::App& app, SourceOptions& options) {
+  app.add_flag_callback(
+         "--remote", [&options] { options.fetch = Fetch::used; },
+         "of models that are not in the cache fetch only the tensors that are used, and keep none of them")
+      ->group("Files");
+}
+
 void add_device_flags(CLI::App& app, SourceOptions& options, const std::string& what) {
   const std::string work = kWorkGroup;
   app.add_option("--device", options.device, "where " + what + " computed: cpu (the default), auto")

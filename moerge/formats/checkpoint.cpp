@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
 #include <vector>
 
 #include "moerge/base/error.h"
@@ -94,15 +93,12 @@ Checkpoint::Checkpoint(const fs::path& folder) : path_(folder) {
     add_file(folder / layout->single, layout->read);
     return;
   }
-  const std::map<std::string, std::string> weights = read_weight_index(index);
-  std::set<std::string> shards;
-  for (const auto& [name, shard] : weights) shards.insert(shard);
-  for (const std::string& shard : shards) {
+  for (const std::string& shard : list_weight_files(folder)) {
     if (!fs::exists(folder / shard))
       fail(ErrorKind::input, "{}: shard {} is missing (an unfinished download?)", folder.string(), shard);
     add_file(folder / shard, layout->read);
   }
-  for (const auto& [name, shard] : weights) {
+  for (const auto& [name, shard] : read_weight_index(index)) {
     const StoredTensor* tensor = find(name);
     if (!tensor || tensor->file->file().path() != folder / shard)
       fail(ErrorKind::input, "{}: {} should hold \"{}\" and does not", index.string(), shard, name);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <string_view>
 
 #include "moerge/base/error.h"
@@ -33,6 +34,16 @@ const WeightLayout* find_weight_layout(const fs::path& folder) {
     return fs::exists(folder / layout.index) || fs::exists(folder / layout.single);
   });
   return found == kLayouts.end() ? nullptr : &*found;
+}
+
+std::vector<std::string> list_weight_files(const fs::path& folder) {
+  const WeightLayout* layout = find_weight_layout(folder);
+  if (!layout) return {};
+  const fs::path index = folder / layout->index;
+  if (!fs::exists(index)) return {layout->single};
+  std::set<std::string> shards;
+  for (const auto& [name, shard] : read_weight_index(index)) shards.insert(shard);
+  return {shards.begin(), shards.end()};
 }
 
 WeightReader weight_reader(const fs::path& file) {

@@ -14,6 +14,7 @@ constexpr uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50
                    kLocator64 = 0x07064b50;
 constexpr size_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22, kEnd64Size = 56, kLocatorSize = 20;
 constexpr size_t kMaxComment = 65535;
+constexpr size_t kMaxLocalExtra = 256;      // PyTorch pads to 64 bytes, zip64 adds 20
 constexpr size_t kMaxDirectory = 32 << 20;  // some hundred thousand tensors
 constexpr uint16_t kEncrypted = 1 << 0, kStrongEncryption = 1 << 6, kMaskedHeaders = 1 << 13;
 constexpr uint16_t kZip64Extra = 1;
@@ -48,7 +49,19 @@ class DirectoryReader {
  public:
   DirectoryReader(std::span<const std::byte> file, const std::string& where) : file_(file), where_(where) {}
 
-  std::vector<ZipEntry> read() {
+  struct Found {
+    std::string_view name;
+    uint64_t header, size;
+    uint16_t compression;
+  };
+
+  ZipRange directory() {
+    find_directory();
+    return {static_cast<int64_t>(directory_), static_cast<int64_t>(directory_end_)};
+  }
+
+  // By the place of their headers, which are not looked at.
+  std::vector<Found> list() {
     find_directory();
     std::vector<Found> found;
     std::set<std::string_view> names;
@@ -60,9 +73,13 @@ class DirectoryReader {
     }
     if (at != directory_end_) damaged("its directory has bytes after the last entry");
     std::ranges::sort(found, {}, &Found::header);
+    return found;
+  }
+
+  std::vector<ZipEntry> read() {
     std::vector<ZipEntry> out;
     uint64_t end = 0;
-    for (const Found& entry : found) {
+    for (const Found& entry : list()) {
       if (entry.header < end)
         fail(ErrorKind::input, "{}: damaged: \"{}\" lies over the entry before it", where_,
              shown(entry.name));
@@ -75,12 +92,6 @@ class DirectoryReader {
   }
 
  private:
-  struct Found {
-    std::string_view name;
-    uint64_t header, size;
-    uint16_t compression;
-  };
-
   [[noreturn]] void damaged(std::string_view why) const {
     fail(ErrorKind::input, "{}: truncated or damaged: {}", where_, why);
   }
@@ -201,6 +212,25 @@ class DirectoryReader {
 
 bool is_zip(std::span<const std::byte> file) {
   return file.size() >= 4 && Record(file.first(4)).u32(0) == kLocal;
+}
+
+ZipRange find_zip_directory(std::span<const std::byte> file, const std::string& where) {
+  return DirectoryReader(file, where).directory();
+}
+
+std::vector<ZipRange> list_zip_headers(std::span<const std::byte> file, std::string_view name,
+                                       const std::string& where) {
+  DirectoryReader reader(file, where);
+  const auto end = reader.directory().begin;
+  std::vector<ZipRange> out;
+  for (const DirectoryReader::Found& entry : reader.list()) {
+    const auto begin = static_cast<int64_t>(std::min<uint64_t>(entry.header, static_cast<uint64_t>(end)));
+    const bool wanted = entry.name.substr(entry.name.rfind('/') + 1) == name;
+    const uint64_t size = kLocalSize + entry.name.size() + kMaxLocalExtra + (wanted ? entry.size : 0);
+    out.push_back(
+        {begin, begin + static_cast<int64_t>(std::min<uint64_t>(size, static_cast<uint64_t>(end - begin)))});
+  }
+  return out;
 }
 
 std::vector<ZipEntry> read_zip_directory(std::span<const std::byte> file, const std::string& where) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace moerge {
@@ -16,6 +17,21 @@ struct ZipEntry {
   int64_t size;     // in the file
   int compression;  // 0: its bytes are stored as they are
 };
+
+/// Bytes [begin, end) of a file.
+struct ZipRange {
+  int64_t begin, end;
+};
+
+/// What has to be read before the local headers: of a file whose last kZipTail bytes are there, where its
+/// directory lies. Throws as read_zip_directory().
+inline constexpr int64_t kZipTail = 66'000;
+ZipRange find_zip_directory(std::span<const std::byte> file, const std::string& where);
+
+/// Of a file whose directory is there as well: for each entry its local header, as long as that may be, and
+/// `name`'s content too where an entry's last part is called so.
+std::vector<ZipRange> list_zip_headers(std::span<const std::byte> file, std::string_view name,
+                                       const std::string& where);
 
 /// Whether the file begins like a zip archive with something in it.
 bool is_zip(std::span<const std::byte> file);

@@ -1,5 +1,6 @@
 #include "moerge/hub/cache.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <vector>
@@ -7,7 +8,8 @@
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/suggest.h"
-#include "moerge/hub/name.h"
+#include "moerge/formats/gguf_files.h"
+#include "moerge/formats/weight_files.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -81,7 +83,7 @@ struct Found {
   std::string hub_name;
 };
 Found find_one(std::string_view what, const std::string& reference, const fs::path& yaml_folder,
-               const Environment& environment) {
+               const Environment& environment, const FindElsewhere& elsewhere) {
   if (reference.empty()) fail(ErrorKind::config, "an empty {} reference", what);
   const Places places = places_of(reference, yaml_folder, environment);
   if (const auto place = find_local(places)) return {*place, {}};
@@ -104,15 +106,31 @@ Found find_one(std::string_view what, const std::string& reference, const fs::pa
          "{} \"{}\": no such folder (looked in {}), and not a model name like \"org/name\"", what, reference,
          looked);
   const fs::path cache = hub_cache(environment);
-  if (const auto snapshot = find_snapshot(*name, cache)) return {*snapshot, name->repository};
-  const std::string revision = name->revision == HubName().revision ? "" : " --revision " + name->revision;
-  fail(ErrorKind::config,
-       "{} \"{}\": no such folder (looked in {}), and not in the Hugging Face cache {}; fetch it with "
-       "\"hf download {}{}\" (or \"huggingface-cli download\")",
-       what, reference, looked, cache.string(), name->repository, revision);
+  const std::optional<fs::path> snapshot = find_snapshot(*name, cache);
+  if (snapshot && (!elsewhere || has_weights(*snapshot))) return {*snapshot, name->repository};
+  const std::string nowhere =
+      fmt::format("{} \"{}\": no such folder (looked in {}), and not {} the Hugging Face cache {}", what,
+                  reference, looked, snapshot ? "complete in" : "in", cache.string());
+  if (elsewhere) try {
+      return {elsewhere(*name), name->repository};
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::interrupted) throw;
+      fail(error.kind(), "{}; {}", nowhere, error.message());
+    }
+  const std::string revision = name->revision == HubName().revision ? "" : "@" + name->revision;
+  fail(ErrorKind::config, "{}; fetch it with \"moerge pull {}{}\"", nowhere, name->repository, revision);
 }
 
 }  // namespace
+
+bool has_weights(const fs::path& folder) {
+  if (is_file(folder / "adapter_config.json"))
+    return is_file(folder / "adapter_model.safetensors") || is_file(folder / "adapter_model.bin");
+  if (!is_file(folder / "config.json")) return find_gguf(folder).has_value();
+  const std::vector<std::string> files = list_weight_files(folder);
+  if (files.empty()) return find_gguf(folder).has_value();
+  return std::ranges::all_of(files, [&](const std::string& file) { return is_file(folder / file); });
+}
 
 ReferenceParts split_reference(const std::string& reference) {
   const size_t hash = reference.rfind('#');
@@ -137,20 +155,20 @@ ReferenceParts split_reference(const std::string& reference) {
 }
 
 ModelLocation resolve_model(const std::string& reference, const fs::path& yaml_folder,
-                            const Environment& environment) {
+                            const Environment& environment, const FindElsewhere& elsewhere) {
   const auto exists = [&](const std::string& name) {
     return !name.empty() && find_local(places_of(name, yaml_folder, environment));
   };
   const Reference names = split_adapter(reference, exists);
   const ReferenceParts parts =
       exists(names.model) ? ReferenceParts{names.model, {}} : split_reference(names.model);
-  const Found model = find_one("model", parts.model, yaml_folder, environment);
+  const Found model = find_one("model", parts.model, yaml_folder, environment, elsewhere);
   ModelLocation location = {.path = model.path, .hub_name = model.hub_name, .expert = parts.expert};
   if (names.model.size() == reference.size()) return location;
   if (names.adapter.find('+') != std::string::npos && !exists(names.adapter))
     fail(ErrorKind::unsupported, "model \"{}\": one LoRA adapter a model (\"model+adapter\") is read",
          reference);
-  const Found adapter = find_one("adapter", names.adapter, yaml_folder, environment);
+  const Found adapter = find_one("adapter", names.adapter, yaml_folder, environment, elsewhere);
   if (!is_folder(adapter.path))
     fail(ErrorKind::unsupported, "adapter \"{}\": a GGUF file; adapters are folders with adapter_config.json",
          names.adapter);

@@ -3,10 +3,12 @@
 // (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "moerge/hub/name.h"
 #include "moerge/hub/settings.h"
 #include "moerge/model/model.h"
 
@@ -24,7 +26,13 @@ ReferenceParts split_reference(const std::string& reference);
 /// working folder) or "org/name[@revision]" whose snapshot is in the cache; each may end in "#expert=N";
 /// then, divided by a "+", a LoRA adapter as a folder or name. A folder or file that really has such a name
 /// comes first. Throws config with a sentence that says what to run when one of them is nowhere.
+/// `elsewhere` is asked first for names of which the cache has nothing or only a part; what it throws is
+/// added to that sentence.
+using FindElsewhere = std::function<std::filesystem::path(const HubName&)>;
 ModelLocation resolve_model(const std::string& reference, const std::filesystem::path& yaml_folder,
-                            const Environment& environment);
+                            const Environment& environment, const FindElsewhere& elsewhere = {});
+
+/// Does the folder hold all files of a model (or adapter) that its index names? Not whether they are whole.
+bool has_weights(const std::filesystem::path& folder);
 
 }  // namespace moerge

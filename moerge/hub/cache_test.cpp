@@ -58,8 +58,7 @@ TEST(ResolveModel, SnapshotsByRevision) {
             dir / "models--org--name/snapshots/def456");
   EXPECT_EQ(resolve_model("org/name@refs/pr/3", "", environment).path,
             dir / "models--org--name/snapshots/def456");
-  EXPECT_NE(message_of("org/name@v2", "", environment).find("hf download org/name --revision v2"),
-            std::string::npos);
+  EXPECT_NE(message_of("org/name@v2", "", environment).find("moerge pull org/name@v2"), std::string::npos);
 }
 
 TEST(ResolveModel, TellsFoldersFromTheHub) {

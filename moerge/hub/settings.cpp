@@ -70,6 +70,16 @@ fs::path hub_cache(const Environment& environment) {
   return hf_home(environment) / "hub";
 }
 
+fs::path moerge_cache(const Environment& environment) {
+  if (const auto path = environment("MOERGE_CACHE")) return *path;
+  if (const auto path = environment("XDG_CACHE_HOME")) return fs::path(*path) / "moerge";
+  return fs::path(environment("HOME").value_or("/")) / ".cache" / "moerge";
+}
+
+bool is_offline(const Environment& environment) {
+  return is_on(environment, "HF_HUB_OFFLINE") || is_on(environment, "TRANSFORMERS_OFFLINE");
+}
+
 HubSettings hub_settings(const Environment& environment) {
   HubSettings out;
   if (const auto endpoint = environment("HF_ENDPOINT")) out.endpoint = stripped(*endpoint);
@@ -82,7 +92,7 @@ HubSettings hub_settings(const Environment& environment) {
     fail(ErrorKind::config, "the token in {} holds spaces or other characters that no token has",
          out.token_source);
   out.cache = hub_cache(environment);
-  out.offline = is_on(environment, "HF_HUB_OFFLINE") || is_on(environment, "TRANSFORMERS_OFFLINE");
+  out.offline = is_offline(environment);
   out.connect_seconds = seconds(environment, "HF_HUB_ETAG_TIMEOUT", out.connect_seconds);
   out.silence_seconds = seconds(environment, "HF_HUB_DOWNLOAD_TIMEOUT", out.silence_seconds);
   return out;

@@ -17,12 +17,17 @@ std::optional<std::string> process_environment(const char* name);
 /// ~/.cache/huggingface/hub: the first that is set.
 std::filesystem::path hub_cache(const Environment& environment);
 
+/// Where moerge keeps what it makes on the way: MOERGE_CACHE, XDG_CACHE_HOME/moerge, ~/.cache/moerge.
+std::filesystem::path moerge_cache(const Environment& environment);
+
+/// HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE: no request at all.
+bool is_offline(const Environment& environment);
+
 struct HubSettings {
   std::string endpoint = "https://huggingface.co";  // HF_ENDPOINT; no "/" at the end
   std::string token = {};                           // empty: none
   std::string token_source = {};                    // for messages: "HF_TOKEN", "the file /home/me/..."
   std::filesystem::path cache = {};
-  /// HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE: no request at all.
   bool offline = false;
   int connect_seconds = 10;  // HF_HUB_ETAG_TIMEOUT
   int silence_seconds = 10;  // HF_HUB_DOWNLOAD_TIMEOUT: how long a transfer may stand still

@@ -21,6 +21,11 @@ void SourceBytes::add(const Plan& plan) {
       for (const Part& part : concat->parts) add(*part.source);
 }
 
+std::vector<std::pair<int64_t, int64_t>> SourceBytes::ranges(const std::filesystem::path& file) const {
+  const auto found = ranges_.find(file);
+  return found == ranges_.end() ? std::vector<Range>{} : found->second;
+}
+
 int64_t SourceBytes::bytes() const {
   int64_t total = 0;
   for (const auto& [name, unsorted] : ranges_) {

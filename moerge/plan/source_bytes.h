@@ -22,6 +22,8 @@ class SourceBytes {
   void add(const Plan& plan);
 
   int64_t bytes() const;
+  /// Of one file, by its canonical path: [begin, end), in no order, possibly over each other.
+  std::vector<std::pair<int64_t, int64_t>> ranges(const std::filesystem::path& file) const;
   int64_t files() const { return std::ssize(ranges_); }
 
  private:

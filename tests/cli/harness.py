@@ -110,7 +110,7 @@ class Case:
         self.folder = Path(tempfile.mkdtemp(prefix="moerge-cli-")).resolve()
         self.work = self.folder / "here"  # where the program runs; the rest of the folder is its home
         self.work.mkdir()
-        self.environment = {"HOME": str(self.folder)}
+        self.environment = {"HOME": str(self.folder), "HF_HUB_OFFLINE": "1"}
         self.mounts, self.started = [], []
 
     def close(self):

@@ -298,7 +298,7 @@ def test_adapter_on_an_expert_of_a_mixture(case):
 
 @rows({
     "missing": ("one+nosuch", 2, 'adapter "nosuch": no such folder'),
-    "missing in the cache": ("one+who/lora", 2, 'adapter "who/lora": no such folder', "hf download who/lora"),
+    "missing in the cache": ("one+who/lora", 2, 'adapter "who/lora": no such folder', "moerge pull who/lora"),
     "model missing": ("nosuch+lora", 2, 'model "nosuch": no such folder'),
     "nothing": ("one+", 2, "an empty adapter reference"),
     "two": ("one+lora+lora", 2, 'model "one+lora+lora": one LoRA adapter a model ("model+adapter") is read'),

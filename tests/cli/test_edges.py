@@ -182,7 +182,7 @@ def test_very_long_reference_is_reported_like_others(case):
 
 def test_reference_to_a_file_is_not_sent_to_the_hub(case):
     case.yaml(text=YAML.format("base/config.json", ""))
-    assert "hf download" not in case.moe().stderr
+    assert "moerge pull" not in case.moe().stderr
 
 
 def test_exit_code_does_not_depend_on_the_order_of_models(case):

@@ -23,8 +23,8 @@ def name_base(case, reference):
     "revision that climbs": ("org/name@../../x", 'not a model name like "org/name"'),
     "not in the cache": ("org/name",
                          "no such folder (looked in . and the working folder), and not in the Hugging Face cache",
-                         'fetch it with "hf download org/name" (or "huggingface-cli download")'),
-    "revision not in the cache": ("org/name@v1.0", 'fetch it with "hf download org/name --revision v1.0"'),
+                         'fetch it with "moerge pull org/name"'),
+    "revision not in the cache": ("org/name@v1.0", 'fetch it with "moerge pull org/name@v1.0"'),
 })
 def test_reference_that_leads_nowhere(case, reference, *sentences):
     name_base(case, reference)
@@ -192,7 +192,7 @@ def test_ref_that_leads_nowhere(case, content):
     (case.folder / "place/models--org--name/refs/main").write_text(content)
     case.environment["HF_HUB_CACHE"] = str(case.folder / "place")
     name_base(case, "org/name")
-    case.refused(2, 'fetch it with "hf download org/name"')
+    case.refused(2, 'fetch it with "moerge pull org/name"')
 
 
 def test_ref_that_is_too_large(case):
