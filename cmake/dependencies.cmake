@@ -47,21 +47,31 @@ endforeach()
 add_library(moerge_json INTERFACE)
 target_include_directories(moerge_json SYSTEM INTERFACE ${MOERGE_LLAMA_DIR}/vendor)
 
-# The one Rust library. Its target folder is shared by all presets: it is compiled once.
+# The one Rust library. Its target folder is shared by all presets: it is compiled once, and once more with Xet.
 find_program(MOERGE_CARGO cargo REQUIRED HINTS $ENV{HOME}/.cargo/bin)
 set(rust_dir ${CMAKE_SOURCE_DIR}/rust)
 set(rust_target ${CMAKE_SOURCE_DIR}/build/rust)
+set(rust_crates tokenizers)
+if(MOERGE_XET)
+  find_package(OpenSSL 3 REQUIRED)
+  set(rust_target ${rust_target}-xet)
+  set(rust_crates "tokenizers, hf-xet")
+  set(rust_features --features xet)
+  cmake_path(GET OPENSSL_SSL_LIBRARY PARENT_PATH openssl_folder)
+  set(rust_environment OPENSSL_INCLUDE_DIR=${OPENSSL_INCLUDE_DIR} OPENSSL_LIB_DIR=${openssl_folder})
+  set(rust_libraries OpenSSL::SSL)
+endif()
 set(rust_lib ${rust_target}/release/libmoerge_rust.a)
 file(GLOB rust_sources CONFIGURE_DEPENDS ${rust_dir}/src/*.rs)
 add_custom_command(OUTPUT ${rust_lib}
-  COMMAND ${CMAKE_COMMAND} -E env CARGO_TARGET_DIR=${rust_target} ${MOERGE_CARGO} build --release --locked --quiet
-          --manifest-path ${rust_dir}/Cargo.toml
+  COMMAND ${CMAKE_COMMAND} -E env CARGO_TARGET_DIR=${rust_target} ${rust_environment} ${MOERGE_CARGO} build --release
+          --locked --quiet ${rust_features} --manifest-path ${rust_dir}/Cargo.toml
   DEPENDS ${rust_sources} ${rust_dir}/Cargo.toml ${rust_dir}/Cargo.lock
-  COMMENT "Compiling the Rust library (tokenizers)" VERBATIM)
+  COMMENT "Compiling the Rust library (${rust_crates})" VERBATIM)
 add_custom_target(moerge_rust_build DEPENDS ${rust_lib})
 add_library(moerge_rust STATIC IMPORTED GLOBAL)
 set_target_properties(moerge_rust PROPERTIES IMPORTED_LOCATION ${rust_lib} INTERFACE_INCLUDE_DIRECTORIES ${rust_dir}
-  INTERFACE_LINK_LIBRARIES "Threads::Threads;${CMAKE_DL_LIBS};m")
+  INTERFACE_LINK_LIBRARIES "${rust_libraries};Threads::Threads;${CMAKE_DL_LIBS};m")
 add_dependencies(moerge_rust moerge_rust_build)
 
 if(MOERGE_TESTS)

@@ -1,5 +1,5 @@
 #pragma once
-/* The C interface of the Rust library: the Hugging Face `tokenizers` crate. Panics stop at this border; every failure
+/* The C interface of the Rust library: the Hugging Face crates `tokenizers` and, at its end, `hf-xet`. Panics stop at this border; every failure
    is a null (or zero) result with a message in *error, which the caller frees. Texts are UTF-8. A tokenizer may be
    used from several threads unless a function says otherwise. */
 #include <stdbool.h>
@@ -35,6 +35,17 @@ uint8_t *moerge_tokenizer_decode(const MoergeTokenizer *, const uint32_t *ids, s
 void moerge_free_bytes(uint8_t *, size_t length);
 void moerge_free_ids(uint32_t *, size_t count);
 void moerge_free_text(char *);
+
+/* Xet; only in a library that was built with the feature `xet`. Strings end with a null character; paths are bytes.
+   The Hub's `token` may be empty. `refresh_url` answers it with a token of the storage, again whenever one runs out. */
+
+/* Called on the caller's thread several times a second. It must not throw; anything but 0 aborts the transfer. */
+typedef int (*MoergeXetProgress)(void *user, uint64_t done, uint64_t total);
+/* sha256[i] is that of the file paths[i], which is taken at its word. True once the storage has all the content. */
+bool moerge_xet_upload(const char *refresh_url, const char *token, const char *const *paths, const char *const *sha256,
+                       size_t count, MoergeXetProgress, void *user, char **error);
+bool moerge_xet_download(const char *refresh_url, const char *token, const char *hash, uint64_t size, const char *target,
+                         MoergeXetProgress, void *user, char **error);
 
 #ifdef __cplusplus
 }

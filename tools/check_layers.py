@@ -15,7 +15,7 @@ BORDERS = [
     (re.compile(r"^yaml-cpp/"), {"base"}),
     (re.compile(r"^Eigen/"), {"tensor"}),
     (re.compile(r"^CLI/"), {"cli"}),
-    (re.compile(r"^moerge_rust\.h"), {"model"}),
+    (re.compile(r"^moerge_rust\.h"), {"model", "hub"}),
     (re.compile(r"^nlohmann/"), {"base"}),
 ]
 MAX_LINES = 600

@@ -1,10 +1,13 @@
-//! C interface over the Hugging Face `tokenizers` crate; the contract is in moerge_rust.h.
+//! C interface over the Hugging Face `tokenizers` crate and, in xet.rs, `hf-xet`; the contract is in moerge_rust.h.
 use std::{
     ffi::{c_char, CString},
     panic::{catch_unwind, AssertUnwindSafe},
     ptr, slice,
 };
 use tokenizers::{AddedToken, Tokenizer};
+
+#[cfg(feature = "xet")]
+mod xet;
 
 pub struct MoergeTokenizer(Tokenizer);
 
@@ -38,6 +41,12 @@ unsafe fn guard<T>(error: *mut *mut c_char, failed: T, work: impl FnOnce() -> Re
     }
 }
 
+/// A panic becomes an error message (guard); the default hook would print a backtrace as well.
+fn silence_panics() {
+    static SILENCE: std::sync::Once = std::sync::Once::new();
+    SILENCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+}
+
 unsafe fn text_in<'a>(text: *const c_char, length: usize) -> Result<&'a str, String> {
     if length == 0 {
         return Ok("");
@@ -49,9 +58,7 @@ unsafe fn text_in<'a>(text: *const c_char, length: usize) -> Result<&'a str, Str
 pub unsafe extern "C" fn moerge_tokenizer_from_json(
     json: *const c_char, length: usize, error: *mut *mut c_char,
 ) -> *mut MoergeTokenizer {
-    // A panic becomes an error message (guard); the default hook would print a backtrace as well.
-    static SILENCE: std::sync::Once = std::sync::Once::new();
-    SILENCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+    silence_panics();
     guard(error, ptr::null_mut(), || {
         let mut tokenizer = Tokenizer::from_bytes(text_in(json, length)?).map_err(|e| e.to_string())?;
         tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
