@@ -133,6 +133,21 @@ void ModelFetcher::forget() {
     if (!model->is_kept()) model->remove();
 }
 
+fs::path ModelFetcher::fetch_ffn(const std::string& reference) {
+  const ModelLocation location = look(reference, {});
+  if (!any()) {
+    reporter_.info(fmt::format("{} is here already, whole", reference));
+    return location.path;
+  }
+  const Model model(reference, location);
+  SourceBytes needed;
+  for (const Weight& weight : list_weights(*model.architecture, model.config, model.checkpoint))
+    if (is_ffn(weight.role)) needed.add(model.checkpoint.at(weight.name));
+  fetch_ranges(needed, {}, 0);
+  for (const auto& [name, remote] : looked_at_) remote->keep();
+  return location.path;
+}
+
 ModelLocation fetch_model(const std::string& reference, const SourceOptions& options, Reporter& reporter) {
   return ModelFetcher(options, reporter).fetch(reference, {});
 }

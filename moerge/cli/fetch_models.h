@@ -36,6 +36,8 @@ class ModelFetcher {
   /// removed by forget(), unless an earlier command keeps it.
   void fetch_ranges(const SourceBytes& needed, const std::filesystem::path& out, int64_t result_bytes);
   void forget();
+  /// Fetches the FFNs of a model on the Hub, an adapter whole, for later commands with --remote; the folder.
+  std::filesystem::path fetch_ffn(const std::string& reference);
 
  private:
   RemoteModel& look_at(const HubName& name);

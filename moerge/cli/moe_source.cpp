@@ -89,12 +89,11 @@ MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& option
   return moe;
 }
 
+bool is_ffn(Role role) { return role == Role::ffn_gate || role == Role::ffn_up || role == Role::ffn_down; }
+
 // All but the last layer's FFN. (A pass of the planned mixture reads none but those of the plan.)
 void add_encoder_weights(const MoePlan& moe, SourceBytes& read) {
   if (moe.gate_mode->needs != GateNeeds::base_pass) return;
-  const auto is_ffn = [](Role role) {
-    return role == Role::ffn_gate || role == Role::ffn_up || role == Role::ffn_down;
-  };
   const Model& base = *moe.models.base;
   for (const Weight& weight : list_weights(*base.architecture, base.config, base.checkpoint))
     if (weight.layer >= 0 && (weight.layer + 1 < base.config.layers || !is_ffn(weight.role)))

@@ -48,6 +48,9 @@ MoePlan open_yaml(const std::filesystem::path& yaml, const SourceOptions& option
 MoePlan plan_yaml(const std::filesystem::path& yaml, const SourceOptions& options, Layout layout,
                   ModelFetcher& fetcher);
 
+/// A matrix of an FFN, of a dense layer or of one expert.
+bool is_ffn(Role role);
+
 /// The weights that a pass of the base reads for the gate mode, which need not be among those of the result.
 void add_encoder_weights(const MoePlan& moe, SourceBytes& read);
 
