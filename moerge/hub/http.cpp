@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kMaxRedirects = 20, kMaxRepeats = 5, kLongestWait = 3600;
 constexpr size_t kMaxHeaders = 1000;
-constexpr long kReceiveBuffer = 512 * 1024;
+constexpr long kBuffer = 512 * 1024;
 
 void set_up_curl() {
   static const CURLcode result = curl_global_init(CURL_GLOBAL_DEFAULT);
@@ -235,7 +235,7 @@ HttpResponse HttpClient::transfer(const HttpRequest& request, const std::string&
   curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, static_cast<long>(settings_.connect_seconds));
   curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
   curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, static_cast<long>(silence));
-  curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, kReceiveBuffer);
+  curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, kBuffer);
   curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, Transfer::on_header);
   curl_easy_setopt(curl, CURLOPT_HEADERDATA, &t);
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, Transfer::on_body);
@@ -243,8 +243,11 @@ HttpResponse HttpClient::transfer(const HttpRequest& request, const std::string&
   curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, Transfer::on_progress);
   curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &t);
   curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+  // On a connection that was open libcurl would itself send again what got no answer.
+  if (!request.repeat) curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
   if (request.file_body) {
     curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
+    curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, kBuffer);
     curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.file_body->bytes));
     curl_easy_setopt(curl, CURLOPT_READFUNCTION, Transfer::on_read);
     curl_easy_setopt(curl, CURLOPT_READDATA, &t);

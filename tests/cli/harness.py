@@ -121,6 +121,11 @@ class Case:
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def uses(self, hub, **variables):
+        """From now on the program asks this Hub (tests/hub/fakehub.py); without it asks nobody."""
+        self.environment.pop("HF_HUB_OFFLINE", None)
+        self.environment |= {"HF_ENDPOINT": hub.url, **variables}
+
     # ------------------------------------------------------------------------------------------------- what there is
 
     def path(self, name):

@@ -32,8 +32,7 @@ def hub_with(case, models):
         for name, model in models.items():
             model.write(case.folder / "seeds" / name, shards=2 if name == "two" else 1)
             hub.seed(f"tester/{name}", case.folder / "seeds" / name)
-        del case.environment["HF_HUB_OFFLINE"]
-        case.environment |= {"HF_ENDPOINT": hub.url, "MOERGE_CACHE": str(case.folder / "moerge")}
+        case.uses(hub, MOERGE_CACHE=str(case.folder / "moerge"))
         yield hub
 
 
