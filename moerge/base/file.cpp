@@ -322,4 +322,12 @@ std::string human_bytes(int64_t bytes) {
   return fmt::format("{:.{}f} {}", value, unit > 0 && value < 99.5 ? 1 : 0, kUnits[unit]);
 }
 
+std::string human_count(int64_t count) {
+  constexpr std::array<const char*, 5> kUnits = {"", "k", "M", "B", "T"};
+  double value = static_cast<double>(count);
+  size_t unit = 0;
+  while (value >= 999.95 && unit + 1 < kUnits.size()) value /= 1000, unit++;
+  return fmt::format("{:.{}f}{}", value, unit == 0 ? 0 : 1, kUnits[unit]);
+}
+
 }  // namespace moerge

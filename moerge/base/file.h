@@ -113,5 +113,7 @@ bool is_within(const std::filesystem::path& path, const std::filesystem::path& f
 
 /// "6.5 GB", "812 kB": powers of 1000, as disks are sold.
 std::string human_bytes(int64_t bytes);
+/// "24.2B", "1.0M": the same for parameters.
+std::string human_count(int64_t count);
 
 }  // namespace moerge

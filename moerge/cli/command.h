@@ -28,5 +28,6 @@ int run_worker_command(std::string_view program, const std::vector<std::string>&
 int run_serve(std::string_view program, const std::vector<std::string>& arguments);
 int run_push(std::string_view program, const std::vector<std::string>& arguments);
 int run_imatrix(std::string_view program, const std::vector<std::string>& arguments);
+int run_card(std::string_view program, const std::vector<std::string>& arguments);
 
 }  // namespace moerge

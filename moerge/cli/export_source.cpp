@@ -6,6 +6,7 @@
 #include "moerge/base/file.h"
 #include "moerge/cli/fetch_models.h"
 #include "moerge/cli/route_texts.h"
+#include "moerge/hub/card_source.h"
 #include "moerge/model/quantization.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/gate_job.h"
@@ -13,8 +14,6 @@
 namespace moerge {
 namespace fs = std::filesystem;
 namespace {
-
-constexpr int64_t kMaxCard = 16 << 20;
 
 // What the YAML calls the experts of the mixture with this config.json, when it names each.
 std::vector<std::string> expert_names(const Json& model, const MoeConfig& config) {
@@ -31,7 +30,7 @@ std::vector<std::string> expert_names(const fs::path& folder, const Json& model)
   const fs::path yaml = folder / "mergekit_moe_config.yml";
   if (!fs::is_regular_file(yaml)) return {};
   try {
-    return expert_names(model, parse_moe_config(read_file(yaml, kMaxMoeConfig), yaml.string(), true));
+    return expert_names(model, parse_finished_config(read_file(yaml, kMaxMoeConfig), yaml.string()));
   } catch (const Error& error) {  // of use, but not needed
     if (error.kind() == ErrorKind::interrupted) throw;
     return {};

@@ -108,10 +108,10 @@ std::vector<UploadFile> model_files(const Arguments& a, const HubSettings& setti
   return files;
 }
 
-// What README.md of the GGUF repository says where the folder has none; empty: there will be none.
-std::string gguf_card_text(const fs::path& /*folder*/, const std::string& /*repository*/,
-                           const std::string& /*source_repository*/) {
-  return "";
+// What README.md of the GGUF repository says where the folder has none.
+std::string gguf_card_text(const fs::path& folder, const std::string& repository,
+                           const std::string& source_repository) {
+  return gguf_card(folder, {.repository = repository, .source_repository = source_repository});
 }
 
 std::vector<UploadFile> gguf_files(const Arguments& a, const HubSettings& settings, const HubName& target,

@@ -177,4 +177,14 @@ ModelLocation resolve_model(const std::string& reference, const fs::path& yaml_f
   return location;
 }
 
+ModelLocation name_repositories(const std::string& reference) {
+  const Reference names = split_adapter(reference, [](const std::string&) { return false; });
+  const auto repository = [](const std::string& name) {
+    const std::string model = name.substr(0, name.find('#'));
+    const std::optional<HubName> found = parse_hub_name(model);
+    return found && !is_gguf_name(model) ? found->repository : "";
+  };
+  return {.path = {}, .hub_name = repository(names.model), .adapter_hub_name = repository(names.adapter)};
+}
+
 }  // namespace moerge

@@ -35,4 +35,8 @@ ModelLocation resolve_model(const std::string& reference, const std::filesystem:
 /// Does the folder hold all files of a model (or adapter) that its index names? Not whether they are whole.
 bool has_weights(const std::filesystem::path& folder);
 
+/// Which repositories a reference names, taken by its letters alone: paths stay empty, and so do names that
+/// are none on the Hub.
+ModelLocation name_repositories(const std::string& reference);
+
 }  // namespace moerge

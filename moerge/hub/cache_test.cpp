@@ -195,5 +195,17 @@ TEST(ResolveModel, OneExpert) {
   EXPECT_NE(message_of(many, dir.path(), environment), "");
 }
 
+TEST(NameRepositories, ByTheLettersAlone) {
+  EXPECT_EQ(name_repositories("org/a").hub_name, "org/a");
+  EXPECT_EQ(name_repositories("org/a@refs/pr/3#expert=2").hub_name, "org/a");
+  const ModelLocation both = name_repositories("org/a@v1+who/lora@v2");
+  EXPECT_EQ(both.hub_name, "org/a");
+  EXPECT_EQ(both.adapter_hub_name, "who/lora");
+  EXPECT_TRUE(both.path.empty() && both.adapter.empty());
+  EXPECT_EQ(name_repositories("org/a+./lora").adapter_hub_name, "");
+  for (const char* none : {"", "a", "./a", "/org/a", "a/b/c", "org/a.gguf", "~/a", "org/", "a b/c", "../a"})
+    EXPECT_EQ(name_repositories(none).hub_name, "") << none;
+}
+
 }  // namespace
 }  // namespace moerge

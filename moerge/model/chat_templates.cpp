@@ -141,11 +141,13 @@ std::string read_template_file(const fs::path& file) {
 }
 
 std::optional<std::string> find_chat_template(const Model& model) {
-  if (model.gguf()) return template_of(*model.gguf(), model.path.string());
-  if (const fs::path file = model.path / "chat_template.jinja"; fs::exists(file))
-    return read_template_file(file);
-  if (auto text = template_in(model.path / "tokenizer_config.json")) return text;
-  return template_in(model.path / "chat_template.json");
+  return model.gguf() ? template_of(*model.gguf(), model.path.string()) : find_chat_template(model.path);
+}
+
+std::optional<std::string> find_chat_template(const fs::path& folder) {
+  if (const fs::path file = folder / "chat_template.jinja"; fs::exists(file)) return read_template_file(file);
+  if (auto text = template_in(folder / "tokenizer_config.json")) return text;
+  return template_in(folder / "chat_template.json");
 }
 
 }  // namespace moerge

@@ -33,5 +33,7 @@ std::string read_template_file(const std::filesystem::path& file);
 /// GGUF file's metadata. Empty when there is none. Throws input for damaged files, and for a list without a
 /// default.
 std::optional<std::string> find_chat_template(const Model& model);
+/// The same of a model folder.
+std::optional<std::string> find_chat_template(const std::filesystem::path& folder);
 
 }  // namespace moerge

@@ -21,11 +21,13 @@ void build_moe(MoePlan& moe, const BuildOptions& options, std::unique_ptr<Prompt
                Reporter& reporter) {
   check_build(moe, options);
   const GateJob job(moe, std::move(encoder), reporter);
+  const FolderCard card = moe_card(moe, folder_name(options.out), options.copy_tokenizer);
+  if (options.write_card && !card.no_license.empty()) reporter.info(card.no_license);
   const FolderContent content = {.plan = moe.plan,
                                  .config = moe.model_config,
                                  .tokenizer = *moe.models.base,
                                  .chat_template = moe.chat_template ? &moe.chat_template->text : nullptr,
-                                 .card = model_card(moe, folder_name(options.out)),
+                                 .card = render_card(card.card),
                                  .files = {{"mergekit_moe_config.yml", moe.config.yaml}}};
   write_model_folder(
       content, options, [&] { job.check(); }, reporter);

@@ -257,7 +257,7 @@ TEST_F(Build, BiasesAreNeverDropped) {
 
 TEST_F(Build, CardSurvivesHostileNames) {
   MoePlan moe = plan();
-  for (auto& [location, model] : moe.opened) model->name = "x`]\n---\n# \"y\"";
+  moe.config.base_model = moe.config.experts[0].source_model = "x`]\n---\n# \"y\"";
   moe.config.yaml = "a: b # ```\n```\n";
   const std::string card = model_card(moe, "na\nme");
   EXPECT_NE(card.find("````yaml\n"), std::string::npos);
@@ -268,10 +268,11 @@ TEST_F(Build, CardSurvivesHostileNames) {
 
 TEST_F(Build, HubNamesBecomeLinksAndTags) {
   MoePlan moe = plan();
-  moe.opened.begin()->second->name = "org/name@main";
-  moe.opened.begin()->second->hub_name = "org/name";
+  auto opened = moe.opened.extract(moe.opened.begin());
+  opened.key().hub_name = "org/name";
+  moe.opened.insert(std::move(opened));
   const std::string card = model_card(moe, "m");
-  EXPECT_NE(card.find("base_model:\n- \"org/name\"\n"), std::string::npos);
+  EXPECT_NE(card.find("base_model:\n- \"org/name\"\nbase_model_relation: merge\n"), std::string::npos);
   EXPECT_NE(card.find("https://huggingface.co/org/name)"), std::string::npos);
 }
 

@@ -23,7 +23,7 @@ ChatTemplate template_of(const Model& model, const std::string& what, const std:
          "{}: {} {} has no chat template: name another model, a file or a built-in template, or leave "
          "\"chat_template\" out",
          place, what, quoted(model));
-  return {*text, fmt::format("of {} {}", what, quoted(model))};
+  return {*text, {}};
 }
 
 // Tokens that the tokenizer would cut up into several.
@@ -50,6 +50,23 @@ void check_tokens(const BuiltInTemplate& known, const Model& base, const std::st
 
 }  // namespace
 
+std::string chat_template_origin(const MoeConfig& config) {
+  const ChatTemplateChoice& choice = config.chat_template;
+  switch (choice.kind) {
+    case Kind::unchanged:
+      break;
+    case Kind::base:
+      return fmt::format("of the base \"{}\"", config.base_model);
+    case Kind::expert:
+      return fmt::format("of expert \"{}\"", choice.value);
+    case Kind::file:
+      return fmt::format("file \"{}\"", choice.value);
+    case Kind::built_in:
+      return fmt::format("built in: {}", choice.value);
+  }
+  return "";
+}
+
 std::optional<ChatTemplate> choose_chat_template(const MoeConfig& config, const MoeModels& models,
                                                  std::vector<std::string>& warnings) {
   const ChatTemplateChoice& choice = config.chat_template;
@@ -64,12 +81,13 @@ std::optional<ChatTemplate> choose_chat_template(const MoeConfig& config, const 
   } else if (choice.kind == Kind::expert) {
     out = template_of(*models.experts[choice.expert], "expert", choice.place);
   } else if (choice.kind == Kind::file) {
-    out = {read_template_file(choice.file), fmt::format("file \"{}\"", choice.value)};
+    out.text = read_template_file(choice.file);
   } else {
     const auto known = std::ranges::find(built_in_templates(), choice.value, &BuiltInTemplate::name);
     check_tokens(*known, *models.base, choice.place, warnings);
-    out = {std::string(known->text), fmt::format("built in: {}", known->name)};
+    out.text = known->text;
   }
+  out.origin = chat_template_origin(config);
   if (out.text.empty()) fail(ErrorKind::config, "{}: {} is empty", choice.place, choice.file.string());
   if (!is_utf8(out.text)) fail(ErrorKind::input, "{}: that chat template is not UTF-8", choice.place);
   return out;

@@ -15,6 +15,9 @@ struct ChatTemplate {
   std::string origin;  // for people: "built in: chatml"
 };
 
+/// Where it comes from, as the configuration says; empty where that says nothing.
+std::string chat_template_origin(const MoeConfig& config);
+
 /// Empty: the base's files stay as they are. Throws config when the model that is named has no template or
 /// the base no tokenizer to put one beside, input for damaged files. Adds a warning when the base's tokenizer
 /// lacks tokens that a built-in template writes.

@@ -176,7 +176,8 @@ void read_dtype(const YamlNode& root, MoeConfig& config, YamlProblems& problems)
                              fmt::join(kDTypes, ", ")));
 }
 
-void read_chat_template(const YamlNode& root, MoeConfig& config, YamlProblems& problems) {
+// `finished`: the file of a template need not be there any more.
+void read_chat_template(const YamlNode& root, bool finished, MoeConfig& config, YamlProblems& problems) {
   using Kind = ChatTemplateChoice::Kind;
   const auto value = problems.text(root, "chat_template");
   if (!value) return;
@@ -202,7 +203,7 @@ void read_chat_template(const YamlNode& root, MoeConfig& config, YamlProblems& p
   }
   std::error_code error;
   choice.file = std::filesystem::path(config.file).parent_path() / *value;
-  if (!value->empty() && std::filesystem::is_regular_file(choice.file, error)) {
+  if (!value->empty() && (finished || std::filesystem::is_regular_file(choice.file, error))) {
     choice.kind = Kind::file;
     return;
   }
@@ -284,9 +285,7 @@ void check_models(const YamlNode& root, const MoeConfig& config, bool allow_all_
                    "different ones, or pass --i-understand-this-is-not-useful-without-training");
 }
 
-}  // namespace
-
-MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool allow_all_same) {
+MoeConfig parse(std::string_view yaml, const std::string& file, bool allow_all_same, bool finished) {
   MoeConfig config;
   config.file = file;
   config.yaml = yaml;
@@ -315,7 +314,7 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
   config.architecture = problems.text(root, "architecture").value_or("");
   if (const YamlNode* node = root.find("architecture"))
     config.architecture_place = fmt::format("{}:{}:{}", file, node->line, node->column);
-  read_chat_template(root, config, problems);
+  read_chat_template(root, finished, config, problems);
   if (config.experts.empty()) {
     if (!has_value(root, "experts") || root.find("experts")->kind == YamlNode::Kind::sequence)
       problems.error(root, "no \"experts\": the list of models whose FFNs become the experts");
@@ -326,6 +325,16 @@ MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool 
   problems.throw_if_any();
   config.warnings = problems.warnings();
   return config;
+}
+
+}  // namespace
+
+MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool allow_all_same) {
+  return parse(yaml, file, allow_all_same, false);
+}
+
+MoeConfig parse_finished_config(std::string_view yaml, const std::string& file) {
+  return parse(yaml, file, true, true);
 }
 
 std::string public_yaml(const MoeConfig& config) {

@@ -58,6 +58,9 @@ inline constexpr int64_t kMaxMoeConfig = 1 << 20;  // bytes of a YAML file
 /// message" a line. `allow_all_same`: experts may all be one model.
 MoeConfig parse_moe_config(std::string_view yaml, const std::string& file, bool allow_all_same);
 
+/// The same of the document in a finished folder: what it names on somebody's disk need not be there.
+MoeConfig parse_finished_config(std::string_view yaml, const std::string& file);
+
 /// The document for a model card: of what "data" names it has the file names alone, not where they lie on
 /// somebody's disk.
 std::string public_yaml(const MoeConfig& config);

@@ -319,5 +319,19 @@ TEST(MoeConfig, AutoBecomesAMode) {
   expect_refused(kTwo + "gate_mode: atuo\n", "(did you mean \"auto\"?)");
 }
 
+TEST(MoeConfig, OfAFinishedFolderNamesWhatIsGone) {
+  const std::string yaml = kTwo + "chat_template: gone.jinja\n";
+  expect_refused(yaml, "unknown chat_template \"gone.jinja\"");
+  const MoeConfig config = parse_finished_config(yaml, "c.yaml");
+  EXPECT_EQ(config.chat_template.kind, ChatTemplateChoice::Kind::file);
+  EXPECT_EQ(config.chat_template.value, "gone.jinja");
+  EXPECT_EQ(parse_finished_config(
+                "base_model: a\nexperts: [{source_model: b, positive_prompts: x}, {source_model: b, "
+                "positive_prompts: y}]\n",
+                "c.yaml")
+                .experts.size(),
+            2u);
+}
+
 }  // namespace
 }  // namespace moerge

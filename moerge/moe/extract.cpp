@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "moerge/base/error.h"
+#include "moerge/base/file.h"
 #include "moerge/moe/summary.h"
 
 namespace moerge {

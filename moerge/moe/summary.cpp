@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <array>
-
 #include "moerge/base/file.h"
 #include "moerge/formats/sink.h"
 #include "moerge/model/mixture.h"
@@ -68,14 +66,6 @@ std::string describe_sharing(const MoePlan& moe, size_t shared_expert) {
   if (!moe.output->routes_shared_experts()) return "added for every token";
   return fmt::format("weighed for every token by a router of its own ({})",
                      describe_prompts(moe, moe.config.experts.size() + shared_expert));
-}
-
-std::string human_count(int64_t count) {
-  constexpr std::array<const char*, 5> kUnits = {"", "k", "M", "B", "T"};
-  double value = static_cast<double>(count);
-  size_t unit = 0;
-  while (value >= 999.95 && unit + 1 < kUnits.size()) value /= 1000, unit++;
-  return fmt::format("{:.{}f}{}", value, unit == 0 ? 0 : 1, kUnits[unit]);
 }
 
 Json tensors_json(const Plan& plan, int64_t max_shard_bytes) {

@@ -21,9 +21,6 @@ Json bytes_json(const PlanTotals& totals);
 /// "12 MB in 1 file: 12 MB copied, 0 B converted, 0 B computed".
 std::string written_text(const Plan& plan, int64_t max_shard_bytes);
 
-/// "24.2B", "1.0M".
-std::string human_count(int64_t count);
-
 /// Of one of the experts that the gate mode makes rows for (as in gate_input.experts): "5 prompts, 1
 /// negative", "no prompts", "5 prompts, 16384 tokens of text".
 std::string describe_prompts(const MoePlan& moe, size_t expert);

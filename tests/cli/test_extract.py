@@ -188,7 +188,7 @@ def test_card(case):
     (snapshot.parent.parent / "refs").mkdir()
     (snapshot.parent.parent / "refs/main").write_text("abc")
     card = extract(case, "org/mix", "--expert", "2", out="my-model").read("README.md").decode()
-    assert card.startswith("---\nbase_model:\n- \"org/mix\"\nlibrary_name: transformers\ntags:\n- moerge\n- \"org/mix\"\n---\n\n# my-model\n")
+    assert card.startswith("---\nbase_model:\n- \"org/mix\"\nlibrary_name: transformers\ntags:\n- moerge\n- \"org/mix\"\npipeline_tag: text-generation\n---\n\n# my-model\n")
     assert "expert 2 of 3 of the mixture [`org/mix#expert=2`](https://huggingface.co/org/mix)" in card
 
 

@@ -410,7 +410,7 @@ def test_model_card_links_models_of_the_hub(case):
     case.yaml(text="base_model: org/base\ngate_mode: random\nexperts:\n"
                    "  - source_model: org/one@abc\n  - source_model: org/two\n")
     text = card(case.built())
-    assert 'base_model:\n- "org/base"\n- "org/one"\n- "org/two"\nlibrary_name' in text, text
+    assert 'base_model:\n- "org/base"\n- "org/one"\n- "org/two"\nbase_model_relation: merge\nlibrary_name' in text, text
     assert "come from [`org/base`](https://huggingface.co/org/base);" in text
     assert "0. [`org/one@abc`](https://huggingface.co/org/one) (no prompts)" in text
 
@@ -441,7 +441,7 @@ def test_model_card_of_a_name_that_ends_in_a_backtick(case):
 
 def test_model_card_of_an_odd_output_name(case):
     text = card(case.built(out=ODD))
-    assert '\n# a `b` ``c`` "d" # e # f\n' in text, text
+    assert '\n# a \\`b\\` \\`\\`c\\`\\` "d" \\# e \\# f\n' in text, text
     assert 'model_id = "a `b` ``c`` \\"d\\" # e\\n# f"' in text
     assert not any(line.startswith("# f") for line in text.splitlines())
 
