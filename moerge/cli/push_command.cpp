@@ -12,6 +12,7 @@
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
 #include "moerge/cli/fetch_models.h"
+#include "moerge/export/gguf_card.h"
 #include "moerge/hub/upload.h"
 
 namespace moerge {
