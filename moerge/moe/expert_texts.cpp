@@ -114,10 +114,13 @@ void add_texts(MoePlan& moe, const Tokenizer& tokenizer, const PlanOptions& opti
     if (expert.data.empty()) continue;
     const std::string whose = fmt::format(
         "{} (\"{}\")", e < routed ? fmt::format("expert {}", e) : "the shared expert", expert.source_model);
-    std::vector<TokenSequence> sequences = read_texts(
-        expert.data,
-        {.max_tokens = expert.max_tokens, .seed = options.seed, .whose = whose, .chat = std::ref(chat)},
-        tokenizer);
+    std::vector<TokenSequence> sequences =
+        read_texts(expert.data,
+                   {.max_tokens = expert.max_tokens,
+                    .seed = options.seed,
+                    .whose = whose,
+                    .chat = [&chat](const std::vector<ChatMessage>& messages) { return chat(messages); }},
+                   tokenizer);
     check_vocabulary(sequences, moe.models.base->config.vocab, whose);
     moe.data_sequences += std::ssize(sequences);
     moe.expert_data_tokens[e] = count_tokens(sequences);
