@@ -26,6 +26,7 @@ int run_route(std::string_view program, const std::vector<std::string>& argument
 int run_chat(std::string_view program, const std::vector<std::string>& arguments);
 int run_worker_command(std::string_view program, const std::vector<std::string>& arguments);
 int run_serve(std::string_view program, const std::vector<std::string>& arguments);
+int run_pull(std::string_view program, const std::vector<std::string>& arguments);
 int run_push(std::string_view program, const std::vector<std::string>& arguments);
 int run_imatrix(std::string_view program, const std::vector<std::string>& arguments);
 int run_card(std::string_view program, const std::vector<std::string>& arguments);

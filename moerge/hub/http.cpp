@@ -50,6 +50,14 @@ bool is_redirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
+bool is_unreachable(CURLcode result) {
+  constexpr std::array kUnreachable = {CURLE_UNSUPPORTED_PROTOCOL,     CURLE_URL_MALFORMAT,
+                                       CURLE_COULDNT_RESOLVE_PROXY,    CURLE_COULDNT_RESOLVE_HOST,
+                                       CURLE_COULDNT_CONNECT,          CURLE_SSL_CONNECT_ERROR,
+                                       CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE};
+  return std::ranges::find(kUnreachable, result) != kUnreachable.end();
+}
+
 bool is_transient(int status) {
   constexpr std::array kTransient = {408, 429, 500, 502, 503, 504};
   return std::ranges::find(kTransient, status) != kTransient.end();
@@ -161,8 +169,10 @@ struct HttpClient::Transfer {
   }
 
   static int on_progress(void* self, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
-    return static_cast<int>(static_cast<Transfer*>(self)->guarded(1, [] {
+    auto& t = *static_cast<Transfer*>(self);
+    return static_cast<int>(t.guarded(1, [&] {
       check_interrupted();
+      if (t.request.check) t.request.check();
       return size_t{0};
     }));
   }
@@ -268,10 +278,12 @@ HttpResponse HttpClient::transfer(const HttpRequest& request, const std::string&
   check_interrupted();
   if (result == CURLE_OK && !t.started) t.start();
   t.response.url = url;
+  long answered = 0;
+  curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answered);
+  if (answered > 0) reached_ = true;
   if (result != CURLE_OK) {
-    long answered = 0;
-    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answered);
     t.response.status = static_cast<int>(answered);
+    t.response.hopeless = t.too_large || (is_unreachable(result) && !reached_);
     t.response.problem = t.too_large
                              ? fmt::format("the answer is larger than {}", human_bytes(request.max_body))
                          : error[0] ? std::string(error.data())
@@ -309,9 +321,10 @@ HttpResponse HttpClient::try_once(const HttpRequest& request, BodySink* sink) {
   }
 }
 
-bool HttpClient::wait_to_repeat(const HttpResponse& answer, int attempt, std::string_view what) {
+bool HttpClient::wait_to_repeat(const HttpResponse& answer, int attempt, std::string_view what,
+                                const std::function<void()>& check) {
   const bool broken = !answer.problem.empty() && !is_redirect(answer.status);
-  if (attempt >= kMaxRepeats || (!broken && !is_transient(answer.status))) return false;
+  if (attempt >= kMaxRepeats || answer.hopeless || (!broken && !is_transient(answer.status))) return false;
   const std::optional<int> asked = broken ? std::nullopt : seconds_to_wait(answer);
   if (asked && *asked > kLongestWait) return false;
   const int seconds = asked ? *asked + 1 : std::min(1 << attempt, 8);
@@ -329,6 +342,7 @@ bool HttpClient::wait_to_repeat(const HttpResponse& answer, int attempt, std::st
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
   while (std::chrono::steady_clock::now() < end) {
     check_interrupted();
+    if (check) check();
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
   return true;
@@ -337,7 +351,8 @@ bool HttpClient::wait_to_repeat(const HttpResponse& answer, int attempt, std::st
 HttpResponse HttpClient::send(const HttpRequest& request) {
   for (int attempt = 0;; attempt++) {
     HttpResponse answer = try_once(request);
-    if (answer.ok() || !request.repeat || !wait_to_repeat(answer, attempt, shown_url(request.url)))
+    if (answer.ok() || !request.repeat ||
+        !wait_to_repeat(answer, attempt, shown_url(request.url), request.check))
       return answer;
   }
 }

@@ -2,6 +2,7 @@
 // HTTP as the Hub speaks it: the token goes to the Hub's own origin and nowhere else, requests that can be
 // are repeated as huggingface_hub repeats them, and a signal ends every wait.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -46,11 +47,14 @@ struct HttpRequest {
   int64_t max_body = 32 << 20;
   /// From the thread that called: bytes of the body sent by this attempt so far.
   std::function<void(int64_t)> on_sent = {};
+  /// Called from the same thread again and again, also while nothing arrives; may throw to end the transfer.
+  std::function<void()> check = {};
 };
 
 struct HttpResponse {
   int status = 0;                              // 0: no answer came
   std::string problem;                         // then, or when the answer broke off: why
+  bool hopeless = false;                       // and trying again would end the same way
   std::string url;                             // that answered, after redirects
   std::map<std::string, std::string> headers;  // names in lower case
   std::string body;                            // what no sink took
@@ -85,12 +89,14 @@ class HttpClient {
   HttpResponse try_once(const HttpRequest& request, BodySink* sink = nullptr);
 
   /// The same, repeated after 408, 429, 500, 502, 503, 504 and broken connections: up to 5 times, 1 to 8 s
-  /// apart or as long as the Hub asks.
+  /// apart or as long as the Hub asks. A server that cannot be connected to gets no second chance before any
+  /// has answered: then it is the network or the name that is wrong.
   HttpResponse send(const HttpRequest& request);
 
   /// Waits before the repetition number `attempt` (from 0) of what was answered so; false when it must not
   /// or need not be repeated. `what` is for the message.
-  bool wait_to_repeat(const HttpResponse& answer, int attempt, std::string_view what);
+  bool wait_to_repeat(const HttpResponse& answer, int attempt, std::string_view what,
+                      const std::function<void()>& check = {});
 
   /// Has this URL the scheme, host and port of the Hub?
   bool is_own(const std::string& url) const;
@@ -105,6 +111,7 @@ class HttpClient {
   HubSettings settings_;
   Reporter& reporter_;
   std::string origin_;
+  std::atomic<bool> reached_{false};  // some server has answered something
   std::mutex guard_;
   std::vector<std::unique_ptr<Handle>> idle_;
   std::set<std::string> warned_;

@@ -13,11 +13,6 @@ namespace {
 constexpr size_t kMaxFiles = 200'000;
 constexpr int kMaxPages = 1000;
 
-bool is_hex(std::string_view text, size_t digits) {
-  return text.size() == digits &&
-         std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
-}
-
 // The URL of `Link: <url>; rel="next"`, or empty.
 std::string next_page(const HttpResponse& answer) {
   const std::string link = answer.header("link");
@@ -28,6 +23,19 @@ std::string next_page(const HttpResponse& answer) {
     if (rest.find("rel=\"next\"") != std::string_view::npos) return link.substr(start + 1, end - start - 1);
   }
   return "";
+}
+
+bool looks_like_json(const std::string& body) {
+  const size_t first = body.find_first_not_of(" \t\r\n");
+  return first != std::string::npos && (body[first] == '{' || body[first] == '[');
+}
+
+[[noreturn]] void fail_no_hub(const std::string& url, const HubSettings& settings) {
+  fail(
+      ErrorKind::input,
+      "{} did not answer as a Hugging Face Hub does; is HF_ENDPOINT right ({}), and does no login page stand "
+      "between?",
+      url, settings.endpoint);
 }
 
 HubFile read_row(const Json& row, const std::string& where) {
@@ -83,6 +91,7 @@ std::string Hub::file_url(const HubRepository& repository, const HubFile& file) 
 
 Json Hub::json_of(const HttpResponse& answer, const HubSubject& subject) const {
   if (!answer.ok()) fail_hub(answer, subject, settings());
+  if (!looks_like_json(answer.body)) fail_no_hub(shown_url(answer.url), settings());
   return parse_json(answer.body, shown_url(answer.url));
 }
 
@@ -91,11 +100,9 @@ HubRepository Hub::repository(const HubName& name) {
   const std::string where = api_url(name.repository);
   const Json info =
       json_of(http_.send({.url = where + "/revision/" + url_encoded(name.revision, false)}), {.name = name});
-  if (!info.is_object()) fail(ErrorKind::input, "{}: no JSON object", where);
+  if (!info.is_object()) fail_no_hub(where, settings());
   out.commit = json_string(info, "sha", where).value_or("");
-  if (!is_commit(out.commit))
-    fail(ErrorKind::input, "{}: the answer has no commit; is {} a Hugging Face Hub?", where,
-         settings().endpoint);
+  if (!is_commit(out.commit)) fail_no_hub(where, settings());
   if (const auto value = info.find("private"); value != info.end()) out.is_private = *value == true;
   if (const auto value = info.find("gated"); value != info.end())
     out.is_gated = value->is_string() || *value == true;

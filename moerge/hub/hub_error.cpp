@@ -61,12 +61,21 @@ std::string hub_message(const HttpResponse& answer) {
 void fail_hub(const HttpResponse& answer, const HubSubject& subject, const HubSettings& settings) {
   const HubName& name = subject.name;
   const std::string said = hub_message(answer), code = answer.header("x-error-code");
-  const std::string what = subject.path.empty()
+  const std::string what = name.repository.empty() ? settings.endpoint
+                           : subject.path.empty()
                                ? fmt::format("\"{}\"", name.repository)
                                : fmt::format("\"{}\" of \"{}\"", subject.path, name.repository);
   const std::string quoted = said.empty() ? "" : fmt::format(" (the Hub says: {})", said);
+  if (!answer.problem.empty() && answer.status == 0)
+    fail(ErrorKind::io, "{}: {} did not answer: {}; is the network up, and HF_ENDPOINT right?", what,
+         shown_url(answer.url), printable(answer.problem));
   if (!answer.problem.empty())
-    fail(ErrorKind::io, "{}: {} did not answer: {}", what, shown_url(answer.url), answer.problem);
+    fail(ErrorKind::io, "{}: the answer of {} cannot be used: {}", what, shown_url(answer.url),
+         printable(answer.problem));
+  // Where the Hub has the bytes, its rules do not apply.
+  if (origin_of(answer.url) != origin_of(settings.endpoint))
+    fail(ErrorKind::io, "{}: {}, where the Hub sends us for it, answered HTTP {}{}; try again later", what,
+         shown_url(answer.url), answer.status, quoted);
   if (said == "Invalid credentials in Authorization header")
     fail(ErrorKind::config,
          "{}: the Hub does not know the token in {}: it is mistyped, revoked or expired; make one at "

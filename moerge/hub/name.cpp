@@ -14,7 +14,8 @@ namespace {
 constexpr size_t kMaxWord = 96, kMaxPart = 240, kMaxPath = 2000;
 
 bool is_hub_word(std::string_view word) {
-  if (word.empty() || word.starts_with('.') || word.size() > kMaxWord) return false;
+  if (word.empty() || word.starts_with('.') || word.size() > kMaxWord || word.find("--") != word.npos)
+    return false;
   for (const unsigned char c : word)
     if (!std::isalnum(c) && c != '-' && c != '_' && c != '.') return false;
   return true;
@@ -36,9 +37,7 @@ std::optional<HubName> parse_hub_name(std::string_view reference) {
   if (slash == std::string::npos) return {};
   const std::string_view repository = name.repository;
   if (!is_hub_word(repository.substr(0, slash)) || !is_hub_word(repository.substr(slash + 1))) return {};
-  if (name.revision.empty() || name.revision.starts_with('/') ||
-      name.revision.find("..") != std::string::npos)
-    return {};
+  if (!is_safe_path(name.revision) || name.revision.find("..") != std::string::npos) return {};
   return name;
 }
 
@@ -48,11 +47,12 @@ std::string cache_folder_name(std::string_view repository) {
   return folder;
 }
 
-bool is_commit(std::string_view revision) {
-  return revision.size() == 40 && std::ranges::all_of(revision, [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
+bool is_hex(std::string_view text, size_t digits) {
+  return text.size() == digits &&
+         std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
+
+bool is_commit(std::string_view revision) { return is_hex(revision, 40); }
 
 bool is_safe_path(std::string_view path) {
   if (path.size() > kMaxPath || !is_utf8(path)) return false;

@@ -14,18 +14,21 @@ struct HubName {
   auto operator<=>(const HubName&) const = default;
 };
 
-/// "org/name[@revision]"; nothing for what cannot be one. Revisions may contain slashes but never climb.
+/// "org/name[@revision]"; nothing for what cannot be one. Revisions may contain slashes but are never a path
+/// that climbs.
 std::optional<HubName> parse_hub_name(std::string_view reference);
 
 /// "models--org--name", a repository's folder in the cache.
 std::string cache_folder_name(std::string_view repository);
 
+/// So many hexadecimal digits, in lower case.
+bool is_hex(std::string_view text, size_t digits);
+
 /// 40 hexadecimal digits: a commit, which never means something else later.
 bool is_commit(std::string_view revision);
 
 /// A file's name in a repository that stays inside the folder it is put in: relative, no empty part, no "."
-/// or
-/// "..", no ".git", no backslash, no control character, nothing too long for a file system.
+/// or "..", no ".git", no backslash, no control character, nothing too long for a file system.
 bool is_safe_path(std::string_view path);
 
 /// Percent-encoded for a URL; "/" stays when `keep_slashes`.

@@ -147,7 +147,9 @@ RemoteModel::RemoteModel(Hub& hub, const HubName& name, const fs::path& store, c
   small_ = small_model_files(repository_);
   std::vector<Download> downloads;
   for (const HubFile& file : small_) downloads.push_back({&repository_, file});
-  download(hub_, downloads, options_);
+  DownloadOptions quietly = options_;
+  quietly.silent = true;
+  download(hub_, downloads, quietly);
 
   const fs::path snapshot = fs::absolute(download_folder(repository_, options_));
   folder_ = store / cache_folder_name(name.repository) / repository_.commit;

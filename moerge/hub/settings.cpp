@@ -15,10 +15,21 @@ namespace {
 
 constexpr int64_t kMaxTokenFile = 64 * 1024;
 
+fs::path home(const Environment& environment) { return environment("HOME").value_or("/"); }
+
+// A folder or file that a variable names; "~" is the home, as huggingface_hub has it.
+std::optional<fs::path> path_in(const Environment& environment, const char* name) {
+  const auto text = environment(name);
+  if (!text) return {};
+  if (*text == "~") return home(environment);
+  if (text->starts_with("~/")) return home(environment) / text->substr(2);
+  return *text;
+}
+
 fs::path hf_home(const Environment& environment) {
-  if (const auto path = environment("HF_HOME")) return *path;
-  if (const auto path = environment("XDG_CACHE_HOME")) return fs::path(*path) / "huggingface";
-  return fs::path(environment("HOME").value_or("/")) / ".cache" / "huggingface";
+  if (const auto path = path_in(environment, "HF_HOME")) return *path;
+  if (const auto path = path_in(environment, "XDG_CACHE_HOME")) return *path / "huggingface";
+  return home(environment) / ".cache" / "huggingface";
 }
 
 bool is_on(const Environment& environment, const char* name) {
@@ -42,14 +53,13 @@ int seconds(const Environment& environment, const char* name, int otherwise) {
 }
 
 void find_token(HubSettings& settings, const Environment& environment) {
+  if (is_on(environment, "HF_HUB_DISABLE_IMPLICIT_TOKEN")) return;
   for (const char* name : {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
     if (settings.token = stripped(environment(name).value_or("")); !settings.token.empty()) {
       settings.token_source = name;
       return;
     }
-  if (is_on(environment, "HF_HUB_DISABLE_IMPLICIT_TOKEN")) return;
-  const auto named = environment("HF_TOKEN_PATH");
-  const fs::path file = named ? fs::path(*named) : hf_home(environment) / "token";
+  const fs::path file = path_in(environment, "HF_TOKEN_PATH").value_or(hf_home(environment) / "token");
   std::error_code ignored;
   if (!fs::is_regular_file(file, ignored)) return;
   settings.token = stripped(read_file(file, kMaxTokenFile));
@@ -65,8 +75,8 @@ std::optional<std::string> process_environment(const char* name) {
 }
 
 fs::path hub_cache(const Environment& environment) {
-  if (const auto path = environment("HF_HUB_CACHE")) return *path;
-  if (const auto path = environment("HUGGINGFACE_HUB_CACHE")) return *path;
+  if (const auto path = path_in(environment, "HF_HUB_CACHE")) return *path;
+  if (const auto path = path_in(environment, "HUGGINGFACE_HUB_CACHE")) return *path;
   return hf_home(environment) / "hub";
 }
 
@@ -93,6 +103,7 @@ HubSettings hub_settings(const Environment& environment) {
          out.token_source);
   out.cache = hub_cache(environment);
   out.offline = is_offline(environment);
+  out.symlinks = !is_on(environment, "HF_HUB_DISABLE_SYMLINKS");
   out.connect_seconds = seconds(environment, "HF_HUB_ETAG_TIMEOUT", out.connect_seconds);
   out.silence_seconds = seconds(environment, "HF_HUB_DOWNLOAD_TIMEOUT", out.silence_seconds);
   return out;

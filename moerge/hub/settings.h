@@ -29,6 +29,7 @@ struct HubSettings {
   std::string token_source = {};                    // for messages: "HF_TOKEN", "the file /home/me/..."
   std::filesystem::path cache = {};
   bool offline = false;
+  bool symlinks = true;      // off by HF_HUB_DISABLE_SYMLINKS: snapshots hold the files themselves
   int connect_seconds = 10;  // HF_HUB_ETAG_TIMEOUT
   int silence_seconds = 10;  // HF_HUB_DOWNLOAD_TIMEOUT: how long a transfer may stand still
   std::string user_agent = "moerge";

@@ -133,6 +133,21 @@ def test_remote_fetches_what_is_used(case):
         assert not [it for it in hub.log() if it["origin"] != "hub" and it["token"]]
 
 
+def test_ffns_fetched_in_advance(case):
+    yaml = YAML.format(gate_mode="random", two="")
+    case.yaml(text=yaml)
+    models = large_models()
+    with hub_with(case, models) as hub:
+        folder = Path(case.run("pull", "tester/one", "--only", "ffn").exits(0).stdout.strip())
+        ffn = sum(len(tensor.data) for key, tensor in models["one"].tensors.items() if ".mlp." in key)
+        assert ffn < weights_sent(hub) < ffn + 200_000
+        hub.clear()
+        assert case.built("--remote").tensors == expected(case, yaml)
+        assert not any("tester/one/resolve" in it["path"] for it in hub.log())
+        assert (folder / "model.safetensors").exists()  # kept for the next build
+        case.run("pull", "tester/one", "--only", "ffn", "--json").exits(2).says("--only")
+
+
 def test_remote_goes_on_after_a_kill(case):
     case.yaml(text=YAML.format(gate_mode="random", two=""))
     models = large_models()
