@@ -138,8 +138,6 @@ class Sources {
   }
 
   void finish(FolderCard& out) {
-    std::ranges::sort(ids_);
-    ids_.erase(std::ranges::unique(ids_).begin(), ids_.end());
     out.card.base_models = ids_;
     out.card.tags.insert(out.card.tags.end(), ids_.begin(), ids_.end());
     AgreedLicense agreed = agree_on_license(licenses_);
@@ -151,7 +149,7 @@ class Sources {
 
  private:
   void add(const std::string& name, const std::string& hub_name, const fs::path& folder) {
-    if (!hub_name.empty()) ids_.push_back(hub_name);
+    if (!hub_name.empty() && std::ranges::find(ids_, hub_name) == ids_.end()) ids_.push_back(hub_name);
     const auto same = [&](const LicenseSource& known) {
       return known.folder == folder && known.hub_name == hub_name && (!folder.empty() || known.name == name);
     };
@@ -162,7 +160,7 @@ class Sources {
   }
 
   const Locate& locate_;
-  std::vector<std::string> ids_;
+  std::vector<std::string> ids_;  // as the YAML names them
   std::vector<LicenseSource> licenses_;
 };
 
