@@ -52,12 +52,12 @@ struct HttpRequest {
 };
 
 struct HttpResponse {
-  int status = 0;                              // 0: no answer came
-  std::string problem;                         // then, or when the answer broke off: why
-  bool hopeless = false;                       // and trying again would end the same way
-  std::string url;                             // that answered, after redirects
-  std::map<std::string, std::string> headers;  // names in lower case
-  std::string body;                            // what no sink took
+  int status = 0;                                   // 0: no answer came
+  std::string problem = {};                         // then, or when the answer broke off: why
+  bool hopeless = false;                            // and trying again would end the same way
+  std::string url = {};                             // that answered, after redirects
+  std::map<std::string, std::string> headers = {};  // names in lower case
+  std::string body = {};                            // what no sink took
 
   bool ok() const { return problem.empty() && status >= 200 && status < 300; }
   /// Empty when there is none.

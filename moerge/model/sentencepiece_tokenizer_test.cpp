@@ -152,7 +152,9 @@ TEST(SentencePieceTokenizer, HasTheIdsOfTransformers) {
     EXPECT_EQ(tokenizer.model_size(), 275) << reference.name;
     for (size_t i = 0; i < kTexts.size(); i++)
       EXPECT_EQ(tokenizer.encode(kTexts[i]), reference.ids[i]) << reference.name << ": " << kTexts[i];
-    if (reference.special.front() < 275) EXPECT_EQ(tokenizer.encode("the", true), reference.special);
+    if (reference.special.front() < 275) {
+      EXPECT_EQ(tokenizer.encode("the", true), reference.special);
+    }
   }
 }
 
