@@ -83,7 +83,10 @@ std::optional<File> File::try_create_locked(const fs::path& path) {
   for (;;) {
     File file(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666), path);
     if (file.fd_ < 0) fail_errno("cannot create", path.string());
-    if (flock(file.fd_, LOCK_EX | LOCK_NB) != 0) return std::nullopt;
+    if (flock(file.fd_, LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) return std::nullopt;
+      if (errno == EINTR) continue;  // else the file system has no locks
+    }
     // The other run may have renamed or removed the file between our open and our lock.
     struct stat named = {};
     if (stat(path.c_str(), &named) == 0 && stat_of(file.fd_, path).st_ino == named.st_ino) {

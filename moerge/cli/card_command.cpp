@@ -21,8 +21,6 @@ namespace moerge {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr const char* kReadme = "README.md";
-
 struct Arguments {
   std::string folder, name, repository, license, license_name, license_link, source, routing, cache;
   std::vector<std::string> languages, evaluations, quantised;
@@ -99,8 +97,8 @@ struct Existing {
 Existing read_existing(const fs::path& folder) {
   Existing out;
   std::error_code ignored;
-  if (!fs::exists(folder / kReadme, ignored)) return out;
-  out.text = read_file(folder / kReadme, kMaxCard);
+  if (!fs::exists(folder / kCardName, ignored)) return out;
+  out.text = read_file(folder / kCardName, kMaxCard);
   out.state = card_state(out.text);
   if (out.state != CardState::foreign) out.front = read_front_matter(out.text);
   return out;
@@ -108,7 +106,7 @@ Existing read_existing(const fs::path& folder) {
 
 void check_existing(const Arguments& a, const Existing& existing) {
   std::error_code ignored;
-  const fs::path file = fs::path(a.folder) / kReadme;
+  const fs::path file = fs::path(a.folder) / kCardName;
   if (a.print || a.overwrite || existing.state == CardState::ours || !fs::exists(file, ignored)) return;
   fail(
       ErrorKind::usage, "{} {}: --overwrite replaces it, --print shows the card and writes nothing",
@@ -126,7 +124,7 @@ void check_loss(const Arguments& a, const Existing& existing, const Card& made) 
        "{} says where this model was taken from, and the rest of the folder does not: --overwrite replaces "
        "it by a "
        "card without that",
-       (fs::path(a.folder) / kReadme).string());
+       (fs::path(a.folder) / kCardName).string());
 }
 
 // A reference in a finished folder's YAML: a model that is here, else a name on the Hub. A card that the
@@ -221,10 +219,10 @@ int run_card(std::string_view program, const std::vector<std::string>& arguments
   const std::string text = render_card(made.card);
   for (const std::string& note : made.notes) reporter.info(note);
   if (a.print) return print_result(text), 0;
-  PartialFile file(fs::path(a.folder) / kReadme);
+  PartialFile file(fs::path(a.folder) / kCardName);
   file.file().write_at(0, std::as_bytes(std::span(text)));
   file.commit();
-  reporter.info(fmt::format("{} is written", (fs::path(a.folder) / kReadme).string()));
+  reporter.info(fmt::format("{} is written", (fs::path(a.folder) / kCardName).string()));
   return 0;
 }
 

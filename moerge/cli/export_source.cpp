@@ -122,9 +122,22 @@ struct OpenSource::State {
     plan = plan_checkpoint(model->checkpoint);
   }
 
+  // Of a model on the Hub the headers first: what cannot be written is not fetched.
   void open_model(const std::string& source, const SourceOptions& options) {
-    const bool whole = options.fetch == Fetch::whole;
-    const ModelLocation location = whole ? fetcher.fetch(source, {}) : fetcher.look(source, {});
+    open_location(source, fetcher.look(source, {}));
+    if (!fetcher.any() || options.fetch == Fetch::headers) return;
+    if (options.fetch == Fetch::used) {
+      SourceBytes needed;
+      needed.add(plan);
+      return fetcher.fetch_ranges(needed, {}, 0);
+    }
+    fetcher.fetch_all({}, 0);
+    model.reset();
+    checkpoint.reset();
+    open_location(source, fetcher.look(source, {}));
+  }
+
+  void open_location(const std::string& source, const ModelLocation& location) {
     name = source_name(location);
     if (const std::optional<fs::path> gguf = gguf_at(location)) {
       ModelLocation file = location;
@@ -133,10 +146,6 @@ struct OpenSource::State {
     } else {
       open_folder(source, location);
     }
-    if (options.fetch != Fetch::used || !fetcher.any()) return;
-    SourceBytes needed;
-    needed.add(plan);
-    fetcher.fetch_ranges(needed, {}, 0);
   }
 
   void open_folder(const std::string& source, const ModelLocation& location) {
@@ -166,6 +175,8 @@ OpenSource::OpenSource(const std::string& source, const SourceOptions& options, 
 OpenSource::~OpenSource() = default;
 
 void OpenSource::forget() { state_->fetcher.forget(); }
+
+void OpenSource::forget_headers() { state_->fetcher.forget_headers(); }
 
 const std::string& OpenSource::name() const { return state_->name; }
 const Plan& OpenSource::plan() const { return state_->moe ? state_->moe->plan : state_->plan; }

@@ -39,6 +39,8 @@ class OpenSource {
   const std::vector<std::string>& warnings() const;
   /// Lets go of what was fetched for this run only (SourceOptions::fetch).
   void forget();
+  /// The same after a dry run.
+  void forget_headers();
   /// For the exporter; `name`: of the model to be written.
   ExportSource describe(const std::string& name) const;
   /// Starts what the plan waits for (the routers of an MoE). The function returned throws when that has

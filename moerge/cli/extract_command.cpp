@@ -49,8 +49,7 @@ int64_t parse_expert(const std::string& text) {
 
 // The model's place, and its name with the expert in it.
 std::pair<std::string, ModelLocation> find_expert(const Arguments& a, ModelFetcher& fetcher) {
-  ModelLocation location =
-      a.how.fetch == Fetch::whole ? fetcher.fetch(a.model, {}) : fetcher.look(a.model, {});
+  ModelLocation location = fetcher.look(a.model, {});
   if (location.expert && a.expert.empty()) return {a.model, location};
   if (a.expert.empty())
     fail(ErrorKind::usage, "which expert of \"{}\"? --expert 0 takes the first one", a.model);
@@ -82,25 +81,27 @@ int run_extract(std::string_view program, const std::vector<std::string>& argume
   const BuildOptions options = a.build_options();
   check_output_folder(options.out, options.overwrite);
   a.how.cache = a.cache;
-  const bool remote = a.how.fetch == Fetch::used;
-  if (a.dry_run) a.how.fetch = Fetch::headers;
   ModelFetcher fetcher(a.how, reporter);
   const auto [name, location] = find_expert(a, fetcher);
-  const ExtractPlan extract = plan_extract(name, location);
+  ExtractPlan extract = plan_extract(name, location);
   for (const std::string& warning : extract.warnings) reporter.warning(warning);
   check_folder(extract.plan, {extract.model.get()}, options);
   if (a.dry_run) {
     print_result(
         a.json ? json_text(extract_json(extract, options.max_shard_bytes))
                : dry_run_text(extract_text(extract, options.max_shard_bytes), extract.plan, a.verbosity > 0));
+    fetcher.forget_headers();
     return 0;
   }
   reporter.info(extract_text(extract, options.max_shard_bytes));
   for (const Step& step : extract.plan.steps) reporter.detail("  " + describe(step));
-  if (remote && fetcher.any()) {
+  if (fetcher.any() && a.how.fetch == Fetch::used) {
     SourceBytes needed;
     needed.add(extract.plan);
     fetcher.fetch_ranges(needed, options.out, needed_space(extract.plan));
+  } else if (fetcher.any()) {
+    fetcher.fetch_all(options.out, needed_space(extract.plan));
+    extract = plan_extract(name, find_expert(a, fetcher).second);
   }
   write_model_folder({.plan = extract.plan,
                       .config = extract.model->config.raw,

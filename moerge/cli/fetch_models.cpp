@@ -74,7 +74,11 @@ RemoteModel& ModelFetcher::look_at(const HubName& name) {
 
 // Offline nothing is asked: resolve_model() then says what is missing.
 FindElsewhere ModelFetcher::elsewhere(const std::function<fs::path(const HubName&)>& find) {
-  return is_offline(environment_) ? FindElsewhere() : find;
+  if (is_offline(environment_)) return {};
+  return [this, find](const HubName& name) {
+    const auto found = fetched_.find(name);
+    return found != fetched_.end() ? found->second : find(name);
+  };
 }
 
 ModelLocation ModelFetcher::look(const std::string& reference, const fs::path& yaml_folder) {
@@ -103,8 +107,10 @@ void ModelFetcher::fetch_all(const fs::path& out, int64_t result_bytes) {
                                human_bytes(bytes), downloads_.cache.string()));
   }
   download(*hub_, all, downloads_);
-  for (const auto& [name, model] : looked_at_)
-    if (!model->is_kept()) model->remove();
+  for (const auto& [name, model] : looked_at_) {
+    fetched_[name] = download_folder(model->repository(), downloads_);
+    model->remove_unless_kept();
+  }
   looked_at_.clear();
 }
 
@@ -129,8 +135,12 @@ void ModelFetcher::fetch_ranges(const SourceBytes& needed, const fs::path& out, 
 }
 
 void ModelFetcher::forget() {
+  for (const auto& [name, model] : looked_at_) model->remove_unless_kept();
+}
+
+void ModelFetcher::forget_headers() {
   for (const auto& [name, model] : looked_at_)
-    if (!model->is_kept()) model->remove();
+    if (!model->has_parts()) model->remove_unless_kept();
 }
 
 fs::path ModelFetcher::fetch_ffn(const std::string& reference) {

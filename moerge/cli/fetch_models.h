@@ -36,7 +36,10 @@ class ModelFetcher {
   /// removed by forget(), unless an earlier command keeps it.
   void fetch_ranges(const SourceBytes& needed, const std::filesystem::path& out, int64_t result_bytes);
   void forget();
-  /// Fetches the FFNs of a model on the Hub, an adapter whole, for later commands with --remote; the folder.
+  /// The same after a plan: what an interrupted run has fetched stays.
+  void forget_headers();
+  /// Fetches the FFNs of a model on the Hub, and what an adapter has for them, for later commands with
+  /// --remote; the folder.
   std::filesystem::path fetch_ffn(const std::string& reference);
 
  private:
@@ -48,6 +51,7 @@ class ModelFetcher {
   DownloadOptions downloads_;
   std::unique_ptr<Hub> hub_;  // from the first question on
   std::map<HubName, std::unique_ptr<RemoteModel>> looked_at_;
+  std::map<HubName, std::filesystem::path> fetched_;  // whole; what was looked at has holes
 };
 
 /// ModelFetcher::fetch() for a command that names one model.

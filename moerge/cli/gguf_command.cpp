@@ -246,6 +246,7 @@ int run(const Arguments& a, Reporter& reporter) {
     else
       wanted.push_back({type, path});
   }
+  if (wanted.empty()) source.forget();
   if (wanted.empty() && !a.json) return 0;
 
   const ExportPlan plan = plan_export(source.describe(name), source.plan(), {.pre = a.pre});
@@ -267,6 +268,7 @@ int run(const Arguments& a, Reporter& reporter) {
     for (const OutputFile& file : files) print_result(printable(describe_file(plan, file)) + "\n");
     print_result("nothing was written (--dry-run)\n");
   }
+  if (a.dry_run) source.forget_headers();
   return 0;
 }
 

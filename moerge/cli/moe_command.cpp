@@ -107,6 +107,7 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   if (a.dry_run) {
     print_result(a.json ? json_text(plan_json(moe, options.max_shard_bytes))
                         : dry_run_text(plan_text(moe, options.max_shard_bytes), moe.plan, a.verbosity > 0));
+    fetcher.forget_headers();
     return 0;
   }
   reporter.info(plan_text(moe, options.max_shard_bytes));

@@ -92,6 +92,7 @@ int run_plan(std::string_view program, const std::vector<std::string>& arguments
   report.read.add(moe.plan);
   add_encoder_weights(moe, report.read);
   report.gguf = forecast_gguf(moe, std::filesystem::path(a.config).stem().string());
+  fetcher.forget_headers();
   if (a.json) return print_result(json_text(report_json(report))), 0;
   print_result(printable(report_text(report)));
   for (const std::string& warning : report.warnings()) reporter.warning(warning);

@@ -72,10 +72,10 @@ std::vector<HubName> names_in(const std::string& reference) {
     const size_t end = std::min(reference.find('+', start), reference.size());
     std::string part = reference.substr(start, end - start);
     if (start == 0) part = split_reference(part).model;
-    std::error_code ignored;
-    if (fs::exists(part, ignored))
-      fail(ErrorKind::usage, "\"{}\" is here already, as a file or folder: nothing is to be fetched", part);
     const std::optional<HubName> name = parse_hub_name(part);
+    std::error_code ignored;
+    if (!name && fs::exists(part, ignored))
+      fail(ErrorKind::usage, "\"{}\" is here already, as a file or folder: nothing is to be fetched", part);
     if (!name)
       fail(ErrorKind::usage,
            "\"{}\" is no name of a model on the Hub; expected \"org/name\" or \"org/name@revision\"", part);

@@ -13,14 +13,14 @@
 #include "moerge/cli/command.h"
 #include "moerge/cli/fetch_models.h"
 #include "moerge/export/gguf_card.h"
+#include "moerge/hub/card_source.h"
 #include "moerge/hub/upload.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char *kCardName = "README.md", *kGgufSuffix = "-GGUF";
-constexpr int64_t kMaxCard = 4 << 20;
+constexpr const char* kGgufSuffix = "-GGUF";
 
 struct Arguments {
   std::string folder, name, gguf, message, revision;

@@ -124,12 +124,13 @@ Found find_one(std::string_view what, const std::string& reference, const fs::pa
 }  // namespace
 
 bool has_weights(const fs::path& folder) {
-  if (is_file(folder / "adapter_config.json"))
-    return is_file(folder / "adapter_model.safetensors") || is_file(folder / "adapter_model.bin");
-  if (!is_file(folder / "config.json")) return find_gguf(folder).has_value();
   const std::vector<std::string> files = list_weight_files(folder);
-  if (files.empty()) return find_gguf(folder).has_value();
-  return std::ranges::all_of(files, [&](const std::string& file) { return is_file(folder / file); });
+  if (!std::ranges::all_of(files, [&](const std::string& file) { return is_file(folder / file); }))
+    return false;
+  const bool adapter =
+      is_file(folder / "adapter_config.json") &&
+      (is_file(folder / "adapter_model.safetensors") || is_file(folder / "adapter_model.bin"));
+  return adapter || (!files.empty() && is_file(folder / "config.json")) || find_gguf(folder).has_value();
 }
 
 ReferenceParts split_reference(const std::string& reference) {

@@ -13,8 +13,6 @@ namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kReadme = "README.md";
-
 // What the Hub's own check of a card names as possible.
 constexpr std::string_view kLicenses[] = {
     "apache-2.0",
@@ -144,7 +142,7 @@ std::optional<YamlNode> read_front_matter(std::string_view readme) {
       continue;
     }
     try {
-      YamlNode node = parse_yaml(readme.substr(begin, line - begin), std::string(kReadme));
+      YamlNode node = parse_yaml(readme.substr(begin, line - begin), std::string(kCardName));
       if (node.kind == YamlNode::Kind::map) return node;
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::interrupted) throw;
@@ -156,7 +154,7 @@ std::optional<YamlNode> read_front_matter(std::string_view readme) {
 
 std::string read_readme(const fs::path& folder) {
   std::error_code ignored;
-  const fs::path file = folder / kReadme;
+  const fs::path file = folder / kCardName;
   if (!fs::is_regular_file(file, ignored) || fs::file_size(file, ignored) > static_cast<uintmax_t>(kMaxCard))
     return "";
   return read_file(file, kMaxCard);

@@ -14,7 +14,8 @@
 namespace moerge {
 
 /// What a command may read of a README.md.
-inline constexpr int64_t kMaxCard = 16 << 20;
+inline constexpr const char* kCardName = "README.md";
+inline constexpr int64_t kMaxCard = 4 << 20;
 
 /// The YAML between the "---" that a card begins with and the next; empty where there is none, or where it is
 /// damaged: cards are other people's texts.

@@ -188,7 +188,8 @@ int64_t download(Hub& hub, std::span<const Download> downloads, const DownloadOp
 
   Run run(hub, places, missing, options.silent);
   run.bring(batches(missing.files, places), options.connections);
-  for (const auto& [repository, place] : places) place->end();
+  if (options.moves_revision)
+    for (const auto& [repository, place] : places) place->end();
   return run.received();
 }
 

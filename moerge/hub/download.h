@@ -22,6 +22,7 @@ struct DownloadOptions {
   std::filesystem::path local_dir = {};  // not empty: the files go there instead, under their names
   int connections = 8;                   // files at once
   bool silent = false;                   // no line about what has come
+  bool moves_revision = true;            // the revision's name points to the commit afterwards
 };
 
 /// The folder that the files of a repository appear in: its snapshot in the cache, or local_dir.

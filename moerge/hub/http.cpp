@@ -305,14 +305,14 @@ HttpResponse HttpClient::try_once(const HttpRequest& request, BodySink* sink) {
     }
     const std::string next = resolve_url(url, answer.header("location"));
     const bool leaves = !is_own(next);
-    if (request.redirects == Redirects::own_origin && (leaves || !is_own(url))) return answer;
     const auto refuse = [&](const std::string& why) {
-      answer.problem = fmt::format("redirected to \"{}\", {}", answer.header("location"), why);
+      answer.problem = fmt::format("redirected to \"{}\", {}", shown_url(answer.header("location")), why);
       return answer;
     };
     if (origin_of(next).empty()) return refuse("which is no web address");
     if (hops >= kMaxRedirects) return refuse("after too many redirects");
     if (url.starts_with("https://") && !next.starts_with("https://")) return refuse("which is not encrypted");
+    if (request.redirects == Redirects::own_origin && (leaves || !is_own(url))) return answer;
     // What changes something is sent again only to the Hub itself, and only where the answer says so.
     if (request.method != "GET" && request.method != "HEAD" &&
         (leaves || (answer.status != 307 && answer.status != 308)))

@@ -47,8 +47,8 @@ HubFile read_row(const Json& row, const std::string& where) {
                   .blob_id = text(row, "oid"),
                   .xet_hash = text(row, "xetHash")};
   if (!is_safe_path(file.path))
-    fail(ErrorKind::input, "{}: the repository names a file {}, which would not stay in its folder", where,
-         json_text(file.path));
+    fail(ErrorKind::input, "{}: the repository names a file \"{}\", which would not stay in its folder",
+         where, printable(file.path));
   if (const auto lfs = row.find("lfs"); lfs != row.end() && lfs->is_object()) {
     file.sha256 = text(*lfs, "oid");
     file.size = json_int(*lfs, "size", where).value_or(file.size);
@@ -125,6 +125,9 @@ HubRepository Hub::repository(const HubName& name) {
     }
     const std::string next = next_page(answer);
     page = next.empty() ? "" : resolve_url(answer.url, next);
+    if (!next.empty() && !http_.is_own(page))
+      fail(ErrorKind::input, "{}: the list of files goes on at \"{}\", which is not the Hub", where,
+           printable(shown_url(next)));
   }
   return out;
 }

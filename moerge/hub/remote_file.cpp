@@ -10,44 +10,33 @@ namespace {
 // Passes on what is still wanted of a body that starts at `next`.
 class RangeSink final : public BodySink {
  public:
-  RangeSink(int64_t next, int64_t end, int64_t size,
+  RangeSink(std::string what, int64_t next, int64_t end, int64_t size,
             const std::function<void(std::span<const std::byte>)>& take)
-      : next_(next), end_(end), size_(size), take_(take) {}
+      : what_(std::move(what)), next_(next), end_(end), size_(size), take_(take) {}
 
   bool start(const HttpResponse& head) override {
-    if (head.status == 206) {
-      expect(head.header("content-range"));
-      return true;
-    }
     // Everything, when that is what was asked for.
-    return head.status == 200 && next_ == 0 && end_ == size_;
+    if (head.status != 206) return head.status == 200 && next_ == 0 && end_ == size_;
+    const std::string expected = fmt::format("bytes {}-{}/{}", next_, end_ - 1, size_);
+    if (const std::string found = head.header("content-range"); found != expected)
+      fail(ErrorKind::input, "{}: the server sends another part than it was asked for: \"{}\", not \"{}\"",
+           what_, printable(found), expected);
+    return true;
   }
 
   void add(std::span<const std::byte> bytes) override {
-    if (std::ssize(bytes) > end_ - next_) {
-      too_long_ = true;
-      bytes = bytes.first(static_cast<size_t>(end_ - next_));
-    }
-    if (bytes.empty()) return;
+    if (std::ssize(bytes) > end_ - next_)
+      fail(ErrorKind::input, "{}: the server sends more bytes than it was asked for", what_);
     take_(bytes);
     next_ += std::ssize(bytes);
   }
 
   int64_t next() const { return next_; }
-  bool too_long() const { return too_long_; }
-  const std::string& misfit() const { return misfit_; }
 
  private:
-  // "bytes 0-99/1000"
-  void expect(const std::string& range) {
-    const std::string expected = fmt::format("bytes {}-{}/{}", next_, end_ - 1, size_);
-    if (range != expected) misfit_ = fmt::format("expected \"{}\", found \"{}\"", expected, range);
-  }
-
+  std::string what_;
   int64_t next_, end_, size_;
   const std::function<void(std::span<const std::byte>)>& take_;
-  bool too_long_ = false;
-  std::string misfit_;
 };
 
 }  // namespace
@@ -62,7 +51,8 @@ std::string RemoteFile::address() {
                                                 .url = hub_.file_url(repository_, file_),
                                                 .headers = {"Accept-Encoding: identity"},
                                                 .redirects = Redirects::own_origin});
-  const std::string elsewhere = resolve_url(answer.url, answer.header("location"));
+  const bool sent_on = answer.problem.empty() && answer.status >= 300 && answer.status < 400;
+  const std::string elsewhere = sent_on ? resolve_url(answer.url, answer.header("location")) : "";
   if (!answer.ok() && elsewhere.empty())
     fail_hub(answer, {.name = repository_.name, .path = file_.path}, hub_.settings());
   address_ = answer.ok() ? answer.url : elsewhere;
@@ -77,7 +67,7 @@ void RemoteFile::read(int64_t offset, int64_t count,
   for (int attempt = 0; next < offset + count;) {
     const std::string url = address();
     const int64_t before = next;
-    RangeSink sink(next, offset + count, file_.size, take);
+    RangeSink sink(what, next, offset + count, file_.size, take);
     const HttpResponse answer =
         hub_.http().try_once({.url = url,
                               .headers = {"Accept-Encoding: identity",
@@ -85,9 +75,6 @@ void RemoteFile::read(int64_t offset, int64_t count,
                               .max_body = 1 << 20},
                              &sink);
     next = sink.next();
-    if (!sink.misfit().empty() || sink.too_long())
-      fail(ErrorKind::input, "{}: the server sends another part than it was asked for: {}", what,
-           sink.misfit().empty() ? "more bytes than announced" : sink.misfit());
     if (next > before) attempt = 0, renewed = false;
     if (answer.ok() && next == offset + count) return;
     if (answer.status == 200 || answer.status == 416)

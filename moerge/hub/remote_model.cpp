@@ -1,11 +1,15 @@
 #include "moerge/hub/remote_model.h"
 
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <sstream>
 
 #include "moerge/base/error.h"
@@ -23,9 +27,11 @@ namespace {
 constexpr int64_t kMaxSmallFile = 128 << 20;   // tokenizer.json of large vocabularies
 constexpr int64_t kFirstHeader = 64 << 10;     // most headers are shorter: one request
 constexpr int64_t kFirstGgufHeader = 1 << 20;  // it has the vocabulary in it
-constexpr int64_t kPiece = 8 << 20;            // what is lost at most, per connection, when a run is killed
+constexpr std::string_view kRopeDivisors = "rope_freqs.weight";
+constexpr int64_t kPiece = 8 << 20;  // what is lost at most, per connection, when a run is killed
 constexpr int64_t kMaxJournal = 64 << 20;
-constexpr const char *kTemplates = "additional_chat_templates/", *kKept = ".kept", *kLock = ".lock";
+constexpr const char *kTemplates = "additional_chat_templates/", *kKept = ".kept", *kLock = ".lock",
+                     *kInUse = ".in-use", *kParts = ".parts";
 
 bool is_small(const HubFile& file) {
   const std::string_view path = file.path;
@@ -57,6 +63,17 @@ std::vector<HubFile> gguf_files(const HubRepository& repository) {
   return out;
 }
 
+// The folder, made where it is not there, with a lock that others may have too but nobody who removes it.
+File use_folder(const fs::path& folder) {
+  for (;;) {
+    fs::create_directories(folder);
+    File file = File::open_update(folder / kInUse);
+    flock(file.fd(), LOCK_SH);  // where the system has no locks, there is none
+    std::error_code error;
+    if (fs::exists(folder / kInUse, error)) return file;  // else it was removed meanwhile
+  }
+}
+
 ByteRanges read_journal(const fs::path& path) {
   ByteRanges out;
   if (!fs::is_regular_file(path)) return out;
@@ -86,21 +103,23 @@ std::vector<HubFile> weight_files(const HubRepository& repository, const fs::pat
       fail(ErrorKind::input, "{}: {} names a file {}, which the repository does not have", name, by, path);
     out.push_back(*file);
   };
+  // A repository may have an adapter beside the whole model.
   if (repository.find("adapter_config.json"))
     for (const char* weights : {"adapter_model.safetensors", "adapter_model.bin"})
-      if (const HubFile* file = repository.find(weights)) return {*file};
+      if (out.empty() && repository.find(weights)) add(weights, "");
   for (const WeightLayout& layout : weight_layouts()) {
     if (repository.find(layout.index)) {
-      std::vector<std::string> shards;
-      for (const auto& [tensor, shard] : read_weight_index(folder / layout.index)) shards.push_back(shard);
-      std::ranges::sort(shards);
-      shards.erase(std::unique(shards.begin(), shards.end()), shards.end());
+      std::set<std::string> shards;
+      for (const auto& [tensor, shard] : read_weight_index(folder / layout.index)) shards.insert(shard);
       for (const std::string& shard : shards) add(shard, layout.index);
       return out;
     }
-    if (const HubFile* file = repository.find(layout.single)) return {*file};
+    if (repository.find(layout.single)) {
+      add(layout.single, "");
+      return out;
+    }
   }
-  out = gguf_files(repository);
+  if (out.empty()) out = gguf_files(repository);
   if (out.empty())
     fail(ErrorKind::unsupported,
          "{}: no weights that moerge reads: neither model.safetensors, nor pytorch_model.bin, nor shards of "
@@ -149,15 +168,18 @@ RemoteModel::RemoteModel(Hub& hub, const HubName& name, const fs::path& store, c
   for (const HubFile& file : small_) downloads.push_back({&repository_, file});
   DownloadOptions quietly = options_;
   quietly.silent = true;
+  quietly.moves_revision = false;  // to a commit of which most is missing
   download(hub_, downloads, quietly);
 
   const fs::path snapshot = fs::absolute(download_folder(repository_, options_));
   folder_ = store / cache_folder_name(name.repository) / repository_.commit;
-  fs::create_directories(folder_);
+  in_use_ = std::make_unique<File>(use_folder(folder_));
   folder_ = fs::canonical(folder_);
   const File lock = take_lock();
   for (const HubFile& file : small_) {
     const fs::path link = folder_ / file.path;
+    std::error_code none;
+    if (fs::read_symlink(link, none) == snapshot / file.path) continue;
     fs::create_directories(link.parent_path());
     fs::remove(link);
     fs::create_symlink(snapshot / file.path, link);
@@ -219,21 +241,33 @@ void RemoteModel::bring_zip_headers(const HubFile& file) {
   bring_locked({{file.path, merged(std::move(headers))}}, nullptr);
 }
 
-// The header does not say how long it is.
+// The header does not say how long it is. Whatever is wrong with the file, whoever opens it says.
 void RemoteModel::bring_gguf_header(const HubFile& file) {
+  for (int64_t size = kFirstGgufHeader; !has_gguf_header(file, std::min(size, file.size)); size *= 4)
+    if (size >= file.size || size > kMaxGgufHeader) return;
+}
+
+// Fetches the file's beginning; false where its header may go on.
+bool RemoteModel::has_gguf_header(const HubFile& file, int64_t size) {
   const fs::path path = folder_ / file.path;
-  for (int64_t size = kFirstGgufHeader;; size *= 4) {
-    size = std::min(size, file.size);
-    bring_locked({{file.path, {{0, size}}}}, nullptr);
-    try {
-      const MappedFile mapped(path);
-      const GgufHeader header = parse_gguf(mapped.bytes(), path.string());
-      const auto first = std::ranges::min_element(header.tensors, {}, &GgufTensor::offset);
-      if (first == header.tensors.end() || first->offset <= size) return;
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::input) throw;
-    }
-    if (size == file.size) return;  // whoever opens it says what is wrong
+  bring_locked({{file.path, {{0, size}}}}, nullptr);
+  const MappedFile mapped(path);
+  constexpr std::string_view kMagic = "GGUF";
+  const auto* start = reinterpret_cast<const char*>(mapped.bytes().data());
+  if (!std::string_view(start, mapped.bytes().size()).starts_with(kMagic)) return true;
+  try {
+    const GgufHeader header = parse_gguf(mapped.bytes(), path.string());
+    const auto first = std::ranges::min_element(header.tensors, {}, &GgufTensor::offset);
+    if (first == header.tensors.end() || first->offset > size) return false;
+    // Llama 3's rope settings are a tensor, and are read when the file is opened.
+    const auto rope = std::ranges::find(header.tensors, kRopeDivisors,
+                                        [](const GgufTensor& tensor) { return tensor.spec.name; });
+    if (rope != header.tensors.end())
+      bring_locked({{file.path, {{rope->offset, rope->offset + rope->spec.bytes()}}}}, nullptr);
+    return true;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::input) throw;
+    return false;
   }
 }
 
@@ -252,6 +286,7 @@ void RemoteModel::bring(const std::map<std::string, ByteRanges>& wanted, Progres
   if (std::ranges::all_of(wanted, [&](const auto& of) { return missing(of.first, of.second).empty(); }))
     return;
   const File lock = take_lock();
+  write_file(folder_ / kParts, "");
   bring_locked(wanted, progress);
 }
 
@@ -290,6 +325,9 @@ void RemoteModel::bring_locked(const std::map<std::string, ByteRanges>& wanted, 
       at += std::ssize(bytes);
       if (progress) progress->add(std::ssize(bytes));
     });
+    // What the journal names has to be there, whatever happens next.
+    if (fdatasync(piece.source->local.fd()) != 0)
+      fail_errno("cannot write", piece.source->local.path().string());
     const std::lock_guard hold(guard);
     piece.there->push_back(piece.range);
     const std::string line = fmt::format("{} {}\n", piece.range.first, piece.range.second);
@@ -300,12 +338,14 @@ void RemoteModel::bring_locked(const std::map<std::string, ByteRanges>& wanted, 
 
 void RemoteModel::keep() { write_file(folder_ / kKept, ""); }
 
-bool RemoteModel::is_kept() const { return fs::exists(folder_ / kKept); }
+bool RemoteModel::has_parts() const { return fs::exists(folder_ / kParts); }
 
-void RemoteModel::remove() {
+void RemoteModel::remove_unless_kept() {
+  if (flock(in_use_->fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return;
   std::error_code ignored;
-  fs::remove_all(folder_, ignored);
+  if (!fs::exists(folder_ / kKept, ignored)) fs::remove_all(folder_, ignored);
   fs::remove(folder_.parent_path(), ignored);  // where no other commit is in it
+  flock(in_use_->fd(), LOCK_SH);
 }
 
 }  // namespace moerge

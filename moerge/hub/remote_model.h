@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -56,11 +57,12 @@ class RemoteModel {
   /// asked for again. Throws what RemoteFile::read() throws.
   void bring(const std::map<std::string, ByteRanges>& wanted, Progress* progress);
 
-  /// Keeps the folder for later runs (see is_kept).
+  /// Keeps the folder for later runs.
   void keep();
-  bool is_kept() const;
-  /// Removes the folder. Models that are open in it stay readable.
-  void remove();
+  /// Has bring() brought anything, in this run or an earlier one?
+  bool has_parts() const;
+  /// Removes the folder, where nobody keeps it or works with it. Models that are open in it stay readable.
+  void remove_unless_kept();
 
  private:
   File take_lock() const;
@@ -68,12 +70,14 @@ class RemoteModel {
   void bring_headers();
   void bring_zip_headers(const HubFile& file);
   void bring_gguf_header(const HubFile& file);
+  bool has_gguf_header(const HubFile& file, int64_t size);
   std::filesystem::path journal(const std::string& file) const;
 
   Hub& hub_;
   HubRepository repository_;
   DownloadOptions options_;
   std::filesystem::path folder_;
+  std::unique_ptr<File> in_use_;  // a shared lock: the folder is not removed by others
   std::vector<HubFile> small_, weights_;
   std::map<std::string, ByteRanges> there_;  // by file
 };

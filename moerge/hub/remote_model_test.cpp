@@ -73,8 +73,10 @@ TEST(ModelFiles, WeightsByPreference) {
   EXPECT_EQ(weights({"a.gguf"}), Paths{"a.gguf"});
   EXPECT_EQ(weights({"a-00001-of-00002.gguf", "a-00002-of-00002.gguf"}),
             (Paths{"a-00001-of-00002.gguf", "a-00002-of-00002.gguf"}));
+  EXPECT_EQ(weights({"adapter_config.json", "adapter_model.bin"}), Paths{"adapter_model.bin"});
   EXPECT_EQ(weights({"adapter_config.json", "adapter_model.bin", "model.safetensors"}),
-            Paths{"adapter_model.bin"});
+            (Paths{"adapter_model.bin", "model.safetensors"}));
+  EXPECT_EQ(weights({"adapter_config.json", "model.safetensors"}), Paths{"model.safetensors"});
   dir.write("model.safetensors.index.json",
             R"({"weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}})");
   EXPECT_EQ(weights({"model.safetensors.index.json", "1.safetensors", "2.safetensors"}),

@@ -7,6 +7,7 @@
 #include "moerge/base/base64.h"
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/hub/card_source.h"
 #include "moerge/hub/commit.h"
 #include "moerge/hub/lfs_upload.h"
 #include "moerge/hub/post.h"
@@ -16,8 +17,6 @@ namespace {
 
 constexpr size_t kMaxBatch = 256;
 constexpr int64_t kSample = 512;  // bytes by which the Hub tells texts from the rest
-constexpr int64_t kMaxCard = 4 << 20;
-constexpr const char* kCardName = "README.md";
 
 std::string tokens_page(const Hub& hub) { return hub.settings().endpoint + "/settings/tokens"; }
 

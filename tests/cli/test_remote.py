@@ -100,7 +100,7 @@ def test_plan_and_dry_run_fetch_headers_only(case):
     with hub_with(case, large_models()) as hub:
         case.run("plan", "moe.yaml").exits(0).prints("parameters")
         case.moe("--dry-run").exits(0).prints("nothing was written")
-        assert 0 < weights_sent(hub) < 300_000
+        assert 0 < weights_sent(hub) < 600_000
         assert not list(cache(case).rglob("*.safetensors"))
 
 
@@ -131,6 +131,57 @@ def test_remote_fetches_what_is_used(case):
         assert sent < 0.9 * sum(files.values())
         assert not list(cache(case).rglob("*.safetensors")) and not list((case.folder / "moerge").rglob("*.safetensors"))
         assert not [it for it in hub.log() if it["origin"] != "hub" and it["token"]]
+
+
+@rows({"whole": ((),), "in parts": (("--remote",),)})
+def test_a_model_with_a_leftover_of_an_adapter(case, flags):
+    yaml = YAML.format(gate_mode="random", two="")
+    case.yaml(text=yaml)
+    models = large_models()
+    models["one"].files["adapter_config.json"] = b"{}"
+    with hub_with(case, models):
+        assert case.built(*flags).tensors == expected(case, yaml)
+
+
+def test_fetched_models_are_wanted_even_where_the_name_is_old(case):
+    """A new commit on the Hub changes nothing as long as the cache has the old one whole."""
+    yaml = YAML.format(gate_mode="random", two="")
+    case.yaml(text=yaml)
+    with hub_with(case, {name: tiny_model(name) for name in ("base", "one", "two")}) as hub:
+        first = case.built().tensors
+        tiny_model("other").write(case.folder / "seeds/one")
+        new = hub.seed("tester/one", case.folder / "seeds/one")
+        assert case.built("--overwrite").tensors == first
+        case.yaml(text=yaml.replace("tester/one", f"tester/one@{new}"))
+        assert case.built("--overwrite").tensors == expected(case, yaml)
+        # A look at what is new (a plan) does not move the name.
+        case.yaml(text=yaml)
+        assert case.built("--overwrite").tensors == first
+
+
+def test_a_plan_leaves_no_headers_and_takes_no_parts_away(case):
+    case.yaml(text=YAML.format(gate_mode="random", two=""))
+    with hub_with(case, large_models()) as hub:
+        case.run("plan", "moe.yaml").exits(0)
+        assert not list((case.folder / "moerge").rglob("*.safetensors"))
+        case.run("pull", "tester/one", "--only", "ffn").exits(0)
+        case.run("plan", "moe.yaml").exits(0)
+        assert len(list((case.folder / "moerge").rglob("*.safetensors"))) == 1
+
+
+@rows({"more than was asked for": ({"headers": {"Content-Range": "bytes 0-65535/1"}, "status": 206}, "another part"),
+       "refused for ever": ({"status": 403}, "where the Hub sends us")})
+def test_a_store_that_answers_wrongly(case, fault, sentence):
+    case.yaml(text=YAML.format(gate_mode="random", two=""))
+    with hub_with(case, large_models()) as hub:
+        hub.fault(method="GET", path="/get/", origin="cdn", n=1000, **fault)
+        case.moe("--remote").exits(1).says("tester/base", sentence)
+
+
+def test_extract_of_what_is_no_mixture_fetches_nothing_large(case):
+    with hub_with(case, {"base": tiny_model("base", **LARGE)}) as hub:
+        case.run("extract", "tester/base", "out", "--expert", "0").exits(2).says("tester/base")
+        assert weights_sent(hub) < 100_000
 
 
 def test_ffns_fetched_in_advance(case):
