@@ -1,9 +1,16 @@
 """Runs a command and measures it; for the benchmarks beside this file."""
+import contextlib
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
+
+HUB = pathlib.Path(__file__).resolve().parent.parent / "tests/hub/fakehub.py"
 
 
 def run(command, **environment):
@@ -33,3 +40,23 @@ def warm(files):
         with open(file, "rb") as stream:
             while stream.read(1 << 24):
                 pass
+
+
+@contextlib.contextmanager
+def a_hub(folder):
+    """(folder, URL) of the tests' own Hub, a process of its own; both are gone at the end. `folder`: where it is made."""
+    root = pathlib.Path(tempfile.mkdtemp(prefix="moerge-hub-", dir=folder))
+    server = subprocess.Popen([sys.executable, HUB, root / "hub"], stdout=subprocess.PIPE, text=True)
+    try:
+        yield root, json.loads(server.stdout.readline())["hub"]
+    finally:
+        server.kill()
+        server.wait()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def ask(url, method="GET", body=None):
+    """What it answers."""
+    data = json.dumps(body).encode() if body is not None else None
+    with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method)) as answer:
+        return answer.read()

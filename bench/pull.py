@@ -6,12 +6,11 @@ usage: pull.py MOERGE_BINARY [--hf HF_PROGRAM] [--size GB] [--files N] [--rounds
 Prints medians of wall and CPU seconds (user + system, of the client alone) and peak memory, and each client's ratio to curl.
 curl writes what it gets and checks nothing; `hf` looks at sizes; moerge hashes every byte.
 """
-import argparse, json, os, shutil, statistics, subprocess, sys, tempfile
+import argparse, os, shutil, statistics
 from pathlib import Path
 
 import measure
 
-HUB = Path(__file__).resolve().parent.parent / "tests/hub/fakehub.py"
 REPO = "tester/large"
 
 
@@ -34,13 +33,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", help="where the files lie meanwhile (the system's temporary folder)")
     arguments = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="moerge-pull-", dir=arguments.folder))
-    server = subprocess.Popen([sys.executable, HUB, root / "hub"], stdout=subprocess.PIPE, text=True)
-    try:
-        url = json.loads(server.stdout.readline())["hub"]
+    with measure.a_hub(arguments.folder) as (root, url):
         make_model(root / "model", arguments.size, arguments.files)
-        subprocess.run(["curl", "-sf", url + "/_seed", "-d", json.dumps({"id": REPO, "folder": str(root / "model")})],
-                       check=True, stdout=subprocess.DEVNULL)
+        measure.ask(url + "/_seed", "POST", {"id": REPO, "folder": str(root / "model")})
         shutil.rmtree(root / "model")
         names = [f"model-{number}.safetensors" for number in range(arguments.files)]
         curl = ["curl", "-sfL", "--parallel"]
@@ -61,10 +56,6 @@ def main():
         for name, (wall, cpu, peak, _) in medians.items():
             print(f"{name:8} {wall:6.2f} s wall {cpu:6.2f} s CPU {peak:6.0f} MB peak   "
                   f"{wall / medians['curl'][0]:.2f} x wall, {cpu / medians['curl'][1]:.2f} x CPU of curl")
-    finally:
-        server.kill()
-        server.wait()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 if __name__ == "__main__":

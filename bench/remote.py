@@ -6,10 +6,11 @@ usage: remote.py MOERGE_BINARY MODELS_FOLDER [--yaml NAME.yaml]
 MODELS_FOLDER holds base, a, b, c and YAML files, as make_models.py writes them. Prints bytes sent by the Hub for a plan, a build
 with --remote and one without, and whether both builds are the same to the last byte.
 """
-import argparse, hashlib, json, os, shutil, subprocess, sys, tempfile, urllib.request
+import argparse, hashlib, json, os, shutil, subprocess, sys
 from pathlib import Path
 
-HUB = Path(__file__).resolve().parent.parent / "tests/hub/fakehub.py"
+import measure
+
 
 
 def main():
@@ -19,30 +20,20 @@ def main():
     parser.add_argument("--yaml", default="random.yaml")
     parser.add_argument("--folder", help="where everything lies meanwhile (the system's temporary folder)")
     arguments = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="moerge-remote-", dir=arguments.folder))
-    server = subprocess.Popen([sys.executable, HUB, root / "hub"], stdout=subprocess.PIPE, text=True)
-    try:
-        url = json.loads(server.stdout.readline())["hub"]
-
-        def ask(method, path, body=None):
-            data = json.dumps(body).encode() if body is not None else None
-            with urllib.request.urlopen(urllib.request.Request(url + path, data=data, method=method)) as answer:
-                return answer.read()
-
+    with measure.a_hub(arguments.folder) as (root, url):
         yaml = (arguments.models / arguments.yaml).read_text()
         for model in sorted(it.parent for it in arguments.models.glob("*/config.json")):
-            ask("POST", "/_seed", {"id": f"tester/{model.name}", "folder": str(model.resolve())})
+            measure.ask(url + "/_seed", "POST", {"id": f"tester/{model.name}", "folder": str(model.resolve())})
             yaml = yaml.replace(f"model: {model.name}\n", f"model: tester/{model.name}\n")
         (root / "moe.yaml").write_text(yaml)
         environment = {**os.environ, "HF_ENDPOINT": url, "HF_HUB_CACHE": str(root / "cache"), "no_proxy": "*",
                        "MOERGE_CACHE": str(root / "moerge"), "OMP_WAIT_POLICY": "PASSIVE"}
-        hashes, whole = {}, 0
+        hashes = {}
         for name, command in {"plan": ["plan", "moe.yaml"], "--remote": ["moe", "moe.yaml", "remote", "--remote", "--quiet"],
                               "whole": ["moe", "moe.yaml", "whole", "--quiet"]}.items():
-            ask("DELETE", "/_log")
+            measure.ask(url + "/_log", "DELETE")
             subprocess.run([arguments.binary.resolve(), *command], cwd=root, env=environment, check=True, stdout=subprocess.DEVNULL)
-            sent = sum(row["sent"] for row in json.loads(ask("GET", "/_log")))
-            whole = sent if name == "whole" else whole
+            sent = sum(row["sent"] for row in json.loads(measure.ask(url + "/_log")))
             print(f"{name:10} {sent / 1e6:10.1f} MB", flush=True)
             if (root / name.strip("-")).exists():
                 files = sorted((root / name.strip("-")).glob("*.safetensors"))
@@ -50,10 +41,6 @@ def main():
                 shutil.rmtree(root / name.strip("-"))
         print("the same to the last byte" if hashes["--remote"] == hashes["whole"] else "THE RESULTS DIFFER")
         sys.exit(hashes["--remote"] != hashes["whole"])
-    finally:
-        server.kill()
-        server.wait()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 if __name__ == "__main__":
