@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -69,8 +70,8 @@ File use_folder(const fs::path& folder) {
     fs::create_directories(folder);
     File file = File::open_update(folder / kInUse);
     flock(file.fd(), LOCK_SH);  // where the system has no locks, there is none
-    std::error_code error;
-    if (fs::exists(folder / kInUse, error)) return file;  // else it was removed meanwhile
+    struct stat state = {};
+    if (fstat(file.fd(), &state) != 0 || state.st_nlink > 0) return file;  // else it was removed meanwhile
   }
 }
 
@@ -209,7 +210,8 @@ void RemoteModel::bring_headers() {
     there_[file.path] = read_journal(journal(file.path));
     if (path.extension() == ".safetensors") first[file.path] = {{0, std::min(file.size, kFirstHeader)}};
     if (path.extension() == ".bin")
-      first[file.path] = {{std::max<int64_t>(0, file.size - kZipTail), file.size}};
+      first[file.path] = merged(
+          {{0, std::min(file.size, kFirstHeader)}, {std::max<int64_t>(0, file.size - kZipTail), file.size}});
   }
   bring_locked(first, nullptr);
 
@@ -231,6 +233,7 @@ void RemoteModel::bring_zip_headers(const HubFile& file) {
   const fs::path path = folder_ / file.path;
   const std::string where = fmt::format("{} of {}", file.path, repository_.name.repository);
   const MappedFile mapped(path);
+  if (!is_zip(mapped.bytes())) return;  // of an older PyTorch: whoever opens it says so
   const ZipRange directory = find_zip_directory(mapped.bytes(), where);
   bring_locked({{file.path, {{directory.begin, directory.end}}}}, nullptr);
   ByteRanges headers;

@@ -257,6 +257,17 @@ def test_pytorch_weights(case):
         assert sent < weights_sent(hub)
 
 
+def test_weights_of_an_older_pytorch(case):
+    with hub_with(case, {"base": tiny_model("base")}) as hub:
+        folder = case.folder / "seeds/base"
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." + bytes(200_000))
+        hub.seed("tester/old", folder)
+        here = case.run("gguf", folder, "x", "--type", "f16")
+        there = case.run("gguf", "tester/old", "x", "--type", "f16").exits(here.code)
+        assert here.code in (1, 2) and here.stderr.split(": ")[-1] in there.stderr, (here.stderr, there.stderr)
+
+
 def test_an_adapter_is_fetched_too(case):
     with hub_with(case, {name: tiny_model(name) for name in ("base", "one", "two")}) as hub:
         lora = case.folder / "seeds/lora"
