@@ -6,7 +6,7 @@ usage: remote.py MOERGE_BINARY MODELS_FOLDER [--yaml NAME.yaml]
 MODELS_FOLDER holds base, a, b, c and YAML files, as make_models.py writes them. Prints bytes sent by the Hub for a plan, a build
 with --remote and one without, and whether both builds are the same to the last byte.
 """
-import argparse, hashlib, json, os, shutil, subprocess, sys
+import argparse, hashlib, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 import measure
@@ -24,7 +24,7 @@ def main():
         yaml = (arguments.models / arguments.yaml).read_text()
         for model in sorted(it.parent for it in arguments.models.glob("*/config.json")):
             measure.ask(url + "/_seed", "POST", {"id": f"tester/{model.name}", "folder": str(model.resolve())})
-            yaml = yaml.replace(f"model: {model.name}\n", f"model: tester/{model.name}\n")
+            yaml = re.sub(rf"model: (\S*/)?{model.name}$", f"model: tester/{model.name}", yaml, flags=re.MULTILINE)
         (root / "moe.yaml").write_text(yaml)
         environment = {**os.environ, "HF_ENDPOINT": url, "HF_HUB_CACHE": str(root / "cache"), "no_proxy": "*",
                        "MOERGE_CACHE": str(root / "moerge"), "OMP_WAIT_POLICY": "PASSIVE"}
