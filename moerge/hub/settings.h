@@ -17,7 +17,7 @@ std::optional<std::string> process_environment(const char* name);
 /// ~/.cache/huggingface/hub: the first that is set.
 std::filesystem::path hub_cache(const Environment& environment);
 
-/// Where moerge keeps what it makes on the way: MOERGE_CACHE, XDG_CACHE_HOME/moerge, ~/.cache/moerge.
+/// Where moerge keeps what it makes on the way: MOERGE_CACHE, else "moerge" in the user's cache folder.
 std::filesystem::path moerge_cache(const Environment& environment);
 
 /// HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE: no request at all.
@@ -26,7 +26,7 @@ bool is_offline(const Environment& environment);
 struct HubSettings {
   std::string endpoint = "https://huggingface.co";  // HF_ENDPOINT; no "/" at the end
   std::string token = {};                           // empty: none
-  std::string token_source = {};                    // for messages: "HF_TOKEN", "the file /home/me/..."
+  std::string token_source = {};                    // for messages: "HF_TOKEN", "the file ~/..."
   std::filesystem::path cache = {};
   bool offline = false;
   bool symlinks = true;      // off by HF_HUB_DISABLE_SYMLINKS: snapshots hold the files themselves

@@ -2,9 +2,9 @@
 # Installs the witnesses of the Hub tests, the official clients and one more server, each at a pinned version; prints the folder
 # that they are in. Safe to run again: what is there already is left alone.
 #
-# usage: setup.sh [FOLDER]      (default: ~/.cache/moerge-hub-witnesses)
+# usage: setup.sh [FOLDER]      (default: build/hub-witnesses of the project)
 set -eu
-folder=${1:-$HOME/.cache/moerge-hub-witnesses}
+folder=${1:-$(cd "$(dirname "$0")/../.." && pwd)/build/hub-witnesses}
 
 huggingface_hub="huggingface_hub==2.4.0 hf-xet==1.8.0"
 olah="olah==0.5.4"
