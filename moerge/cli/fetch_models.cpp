@@ -95,6 +95,16 @@ ModelLocation ModelFetcher::fetch(const std::string& reference, const fs::path& 
                        }));
 }
 
+bool ModelFetcher::is_missing(const std::string& reference, const fs::path& yaml_folder) const {
+  if (is_offline(environment_)) return false;
+  bool missing = false;
+  resolve_model(reference, yaml_folder, environment_, [&](const HubName&) {
+    missing = true;
+    return fs::path(".");
+  });
+  return missing;
+}
+
 void ModelFetcher::fetch_all(const fs::path& out, int64_t result_bytes) {
   std::vector<Download> all;
   for (const auto& [name, model] : looked_at_) std::ranges::copy(model->downloads(), std::back_inserter(all));

@@ -27,6 +27,8 @@ class ModelFetcher {
   /// resolve_model(); a model that is not in the cache is fetched.
   ModelLocation fetch(const std::string& reference, const std::filesystem::path& yaml_folder);
 
+  /// Would look() or fetch() ask the Hub? Nothing is opened.
+  bool is_missing(const std::string& reference, const std::filesystem::path& yaml_folder) const;
   /// Has look() found models that have to be fetched?
   bool any() const { return !looked_at_.empty(); }
   /// Fetches them whole. `result_bytes` are going to be written to `out` (empty: nothing is) afterwards: both

@@ -75,8 +75,6 @@ void add_model(std::string& state, const ModelLocation& location) {
 }
 
 std::string yaml_state(const fs::path& file, const SourceOptions& options, Reporter& reporter) {
-  ModelFetcher fetcher(options, reporter);
-  open_yaml(file, options, {}, fetcher);  // from now on every model is here
   const std::string text = read_file(file, kMaxMoeConfig);
   const MoeConfig config = parse_moe_config(text, file.string(), options.allow_all_same);
   std::string state = fmt::format("yaml of {} bytes\n{}\n", text.size(), text);
@@ -86,10 +84,14 @@ std::string yaml_state(const fs::path& file, const SourceOptions& options, Repor
       references.insert(expert.source_model);
       for (const TextFile& data : find_text_files(expert.data)) add_file(state, data.path);
     }
+  const fs::path folder = file.parent_path();
+  ModelFetcher fetcher(options, reporter);
+  if (std::ranges::any_of(references, [&](const std::string& it) { return fetcher.is_missing(it, folder); }))
+    open_yaml(file, options, {}, fetcher);  // fetches them, once they fit
   const Environment environment = environment_of(options);
   for (const std::string& reference : references) {
     state += fmt::format("reference {}\n", reference);
-    add_model(state, resolve_model(reference, file.parent_path(), environment));
+    add_model(state, resolve_model(reference, folder, environment));
   }
   if (config.chat_template.kind == ChatTemplateChoice::Kind::file && is_file(config.chat_template.file))
     add_file(state, config.chat_template.file);
