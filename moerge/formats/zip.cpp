@@ -218,14 +218,15 @@ ZipRange find_zip_directory(std::span<const std::byte> file, const std::string& 
   return DirectoryReader(file, where).directory();
 }
 
-std::vector<ZipRange> list_zip_headers(std::span<const std::byte> file, std::string_view name,
-                                       const std::string& where) {
+std::vector<ZipRange> list_zip_headers(std::span<const std::byte> file,
+                                       std::span<const std::string_view> names, const std::string& where) {
   DirectoryReader reader(file, where);
   const auto end = reader.directory().begin;
   std::vector<ZipRange> out;
   for (const DirectoryReader::Found& entry : reader.list()) {
     const auto begin = static_cast<int64_t>(std::min<uint64_t>(entry.header, static_cast<uint64_t>(end)));
-    const bool wanted = entry.name.substr(entry.name.rfind('/') + 1) == name;
+    const std::string_view last = entry.name.substr(entry.name.rfind('/') + 1);
+    const bool wanted = std::ranges::find(names, last) != names.end();
     const uint64_t size = kLocalSize + entry.name.size() + kMaxLocalExtra + (wanted ? entry.size : 0);
     out.push_back(
         {begin, begin + static_cast<int64_t>(std::min<uint64_t>(size, static_cast<uint64_t>(end - begin)))});

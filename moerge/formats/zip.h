@@ -29,9 +29,9 @@ inline constexpr int64_t kZipTail = 66'000;
 ZipRange find_zip_directory(std::span<const std::byte> file, const std::string& where);
 
 /// Of a file whose directory is there as well: for each entry its local header, as long as that may be, and
-/// `name`'s content too where an entry's last part is called so.
-std::vector<ZipRange> list_zip_headers(std::span<const std::byte> file, std::string_view name,
-                                       const std::string& where);
+/// the content too of those whose last part is one of `names`.
+std::vector<ZipRange> list_zip_headers(std::span<const std::byte> file,
+                                       std::span<const std::string_view> names, const std::string& where);
 
 /// Whether the file begins like a zip archive with something in it.
 bool is_zip(std::span<const std::byte> file);

@@ -237,9 +237,8 @@ void RemoteModel::bring_zip_headers(const HubFile& file) {
   const ZipRange directory = find_zip_directory(mapped.bytes(), where);
   bring_locked({{file.path, {{directory.begin, directory.end}}}}, nullptr);
   ByteRanges headers;
-  for (const ZipRange& range : list_zip_headers(mapped.bytes(), "data.pkl", where))
-    headers.push_back({range.begin, range.end});
-  for (const ZipRange& range : list_zip_headers(mapped.bytes(), "byteorder", where))
+  constexpr std::string_view kRead[] = {"data.pkl", "byteorder"};  // before any tensor
+  for (const ZipRange& range : list_zip_headers(mapped.bytes(), kRead, where))
     headers.push_back({range.begin, range.end});
   bring_locked({{file.path, merged(std::move(headers))}}, nullptr);
 }
