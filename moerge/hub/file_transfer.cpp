@@ -20,9 +20,8 @@ namespace {
 
 constexpr int64_t kReadStep = 256 * 1024;  // stays in the processor's cache until it is hashed
 constexpr int kMaxExpired = 3;
-constexpr int64_t kLargestPlain = 50'000'000'000;
 
-bool needs_xet(const HubFile& file) { return file.size > kLargestPlain && !file.xet_hash.empty(); }
+bool needs_xet(const HubFile& file) { return file.size > kLargestPlainFile && !file.xet_hash.empty(); }
 
 Digest new_digest(const HubFile& file) {
   return file.sha256 ? Digest(Hash::sha256) : git_blob_digest(file.size);
@@ -226,7 +225,7 @@ void require_transport(const HubRepository& repository, const HubFile& file) {
        "was "
        "built without (-DMOERGE_XET=ON); fetch it with \"hf download {} {}\", or what is used of it with "
        "--remote",
-       file.path, repository.name.repository, human_bytes(file.size), human_bytes(kLargestPlain),
+       file.path, repository.name.repository, human_bytes(file.size), human_bytes(kLargestPlainFile),
        repository.name.repository, file.path);
 }
 

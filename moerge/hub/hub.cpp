@@ -74,6 +74,10 @@ int64_t HubRepository::bytes() const {
   return sum;
 }
 
+std::string repository_page(const HubSettings& settings, const HubName& name) {
+  return fmt::format("{}/{}", settings.endpoint, name.repository);
+}
+
 Hub::Hub(HubSettings settings, Reporter& reporter) : http_(std::move(settings), reporter) {
   if (this->settings().offline)
     fail(ErrorKind::config,

@@ -35,6 +35,9 @@ struct HubRepository {
   int64_t bytes() const;
 };
 
+/// Its page for people: ENDPOINT/org/name.
+std::string repository_page(const HubSettings& settings, const HubName& name);
+
 /// What a request was about, for the sentence that says why it failed.
 struct HubSubject {
   HubName name;

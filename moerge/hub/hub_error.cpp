@@ -39,10 +39,6 @@ std::vector<std::string> body_messages(const std::string& body) {
   return out;
 }
 
-std::string page_of(const HubSubject& subject, const HubSettings& settings) {
-  return fmt::format("{}/{}", settings.endpoint, subject.name.repository);
-}
-
 std::string token_hint(const HubSettings& settings) {
   return settings.token.empty()
              ? std::string("no token was sent; set HF_TOKEN, or log in with \"hf auth login\"")
@@ -85,14 +81,14 @@ void fail_hub(const HttpResponse& answer, const HubSubject& subject, const HubSe
     fail(ErrorKind::config, "{}: the Hub has disabled access to it", what);
   if (code == "GatedRepo")
     fail(ErrorKind::config, "{}: the model is gated: accept its licence at {} {}{}", what,
-         page_of(subject, settings),
+         repository_page(settings, name),
          settings.token.empty() ? "and give your token in HF_TOKEN (or log in with \"hf auth login\")"
                                 : fmt::format("with the account whose token is in {}", settings.token_source),
          quoted);
   if (code == "RevisionNotFound")
     fail(ErrorKind::config,
          "{}: there is no branch, tag or commit \"{}\"; its revisions are listed at {}/tree/main", what,
-         name.revision, page_of(subject, settings));
+         name.revision, repository_page(settings, name));
   if (code == "EntryNotFound")
     fail(ErrorKind::config, "{}: there is no such file at revision \"{}\"", what, name.revision);
   const bool hidden = answer.status == 401 && said != "Invalid username or password.";

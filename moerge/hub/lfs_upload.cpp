@@ -19,7 +19,6 @@ namespace moerge {
 namespace {
 
 constexpr size_t kMaxBatch = 256;
-constexpr int64_t kMaxLfsFile = 50'000'000'000;  // above it the Hub has files in Xet alone
 constexpr size_t kMaxParts = 100'000;
 constexpr int kMaxIdleRounds = 3;
 constexpr const char* kLfsType = "application/vnd.git-lfs+json";
@@ -153,7 +152,7 @@ class LfsUpload {
       const auto actions = row->second->find("actions");
       if (actions == row->second->end() || !actions->is_object() || !actions->contains("upload")) continue;
       wanted_.insert(file);
-      if (transfer == "xet" || file->file->size > kMaxLfsFile)
+      if (transfer == "xet" || file->file->size > kLargestPlainFile)
         by_xet.push_back(file);
       else
         out.push_back(read_actions(*file, *actions, where));
@@ -332,7 +331,7 @@ void upload_lfs(Hub& hub, const HubName& target, std::span<const HashedFile* con
 
 void check_lfs_sizes(std::span<const HashedFile* const> files) {
   for (const HashedFile* file : files)
-    if (file->file->size > kMaxLfsFile) require_xet(*file);
+    if (file->file->size > kLargestPlainFile) require_xet(*file);
 }
 
 }  // namespace moerge

@@ -20,10 +20,6 @@ constexpr int64_t kSample = 512;  // bytes by which the Hub tells texts from the
 
 std::string tokens_page(const Hub& hub) { return hub.settings().endpoint + "/settings/tokens"; }
 
-std::string page_of(const Hub& hub, const HubName& name) {
-  return hub.settings().endpoint + "/" + name.repository;
-}
-
 std::pair<std::string, std::string> split_name(const std::string& repository) {
   const size_t slash = repository.find('/');
   return {repository.substr(0, slash), repository.substr(slash + 1)};
@@ -99,7 +95,7 @@ void create_repository(Hub& hub, const HubAccount& account, const UploadOptions&
            options.target.repository);
   }
   hub.http().reporter().info(fmt::format("made the {}repository {}", options.make_private ? "private " : "",
-                                         page_of(hub, options.target)));
+                                         repository_page(hub.settings(), options.target)));
 }
 
 // Makes what is missing of repository and branch; the branch's head.
@@ -118,7 +114,7 @@ std::string prepare_target(Hub& hub, const HubAccount& account, const UploadOpti
          "\"{}\" is public, and --private makes only new repositories private; nothing was uploaded: change "
          "it "
          "at {}/settings first",
-         name.repository, page_of(hub, name));
+         name.repository, repository_page(hub.settings(), name));
   if (!target.has_branch) {
     if (name.revision.starts_with("refs/"))
       fail_hub(ask_revision(hub, name, true), {.name = name}, hub.settings());
@@ -225,7 +221,7 @@ void check_upload(Hub& hub, const HubAccount& account, const HubName& target,
 UploadReport upload(Hub& hub, const HubAccount& account, const std::vector<UploadFile>& files,
                     const UploadOptions& options) {
   Reporter& reporter = hub.http().reporter();
-  UploadReport out = {.url = page_of(hub, options.target)};
+  UploadReport out = {.url = repository_page(hub.settings(), options.target)};
   const std::string head = prepare_target(hub, account, options);
   const std::map<std::string, Wanted> wanted = ask_what_is_wanted(hub, files, options.target);
   std::vector<const UploadFile*> considered;
@@ -258,7 +254,7 @@ UploadReport upload(Hub& hub, const HubAccount& account, const std::vector<Uploa
 }
 
 UploadReport dry_upload(Hub& hub, const std::vector<UploadFile>& files, const HubName& target) {
-  UploadReport out = {.url = page_of(hub, target)};
+  UploadReport out = {.url = repository_page(hub.settings(), target)};
   const HttpResponse answer = ask_revision(hub, target, false);
   const std::string code = answer.header("x-error-code");
   HubRepository there;

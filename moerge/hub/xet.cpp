@@ -7,6 +7,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/parallel.h"
+#include "moerge/hub/name.h"
 #ifdef MOERGE_XET
 #include "moerge_rust.h"
 #endif
@@ -46,10 +47,6 @@ void run(const std::string& what, const XetProgress& progress, const Transfer& t
   if (!done) fail(ErrorKind::io, "{}: {}", what, reason ? reason.get() : "no reason was given");
 }
 
-bool is_sha256(std::string_view text) {
-  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
-}
-
 }  // namespace
 
 bool xet_available() { return true; }
@@ -58,12 +55,13 @@ void xet_upload(const std::string& refresh_url, const std::string& token, const 
                 const XetProgress& progress) {
   std::vector<const char*> paths, sums;
   for (const XetFile& file : files) {
-    if (!is_sha256(file.sha256)) {
+    if (!is_hex(file.sha256, 64)) {
       fail(ErrorKind::input, "{}: its sha256 should be 64 hexadecimal digits, not \"{}\"", file.path.string(),
            file.sha256);
     }
     std::error_code code;
-    std::filesystem::file_size(file.path, code);  // hf-xet would not say which file it misses
+    static_cast<void>(
+        std::filesystem::file_size(file.path, code));  // hf-xet would not say which file it misses
     if (code) fail(ErrorKind::io, "cannot read {}: {}", file.path.string(), code.message());
     paths.push_back(file.path.c_str());
     sums.push_back(file.sha256.c_str());

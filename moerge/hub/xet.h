@@ -12,6 +12,9 @@
 
 namespace moerge {
 
+/// The largest file that the Hub takes and hands out otherwise (huggingface_hub's constant).
+inline constexpr int64_t kLargestPlainFile = 50'000'000'000;
+
 /// Whether this program was built with Xet.
 bool xet_available();
 
