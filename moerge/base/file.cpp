@@ -1,7 +1,9 @@
 #include "moerge/base/file.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -15,7 +17,6 @@
 #include <vector>
 
 #include "moerge/base/error.h"
-#include "moerge/base/parallel.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -37,7 +38,7 @@ void copy_by_hand(const File& source, int64_t from, File& target, int64_t to, in
     source.read_at(from, part);
     target.write_at(to, part);
     from += std::ssize(part), to += std::ssize(part), count -= std::ssize(part);
-    check_interrupted();
+    check_aborted();
   }
 }
 
@@ -102,6 +103,14 @@ File File::open_update(const fs::path& path) {
   return File(fd, path);
 }
 
+File File::open_output(const fs::path& path) {
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
+  if (fd < 0) fail_errno("cannot create", path.string());
+  File file(fd, path);
+  if (!S_ISREG(stat_of(fd, path).st_mode)) fail(ErrorKind::io, "{} is not a regular file", path.string());
+  return file;
+}
+
 File File::wait_to_create_locked(const fs::path& path, const std::function<void()>& on_wait) {
   for (bool told = false;; told = true) {
     if (std::optional<File> lock = try_create_locked(path)) return std::move(*lock);
@@ -144,9 +153,37 @@ void File::read_at(int64_t offset, std::span<std::byte> bytes) const {
   }
 }
 
-void copy_range(const File& source, int64_t from, File& target, int64_t to, int64_t count) {
+FileStamp File::stamp() const {
+  const struct stat info = stat_of(fd_, path_);
+  return {.bytes = info.st_size, .changed = info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec};
+}
+
+bool File::try_lock() {
+  for (;;) {
+    if (flock(fd_, LOCK_EX | LOCK_NB) == 0) return true;
+    if (errno == EWOULDBLOCK) return false;
+    if (errno != EINTR) return true;
+  }
+}
+
+void File::sync() {
+  while (fdatasync(fd_) != 0)
+    if (errno != EINTR) fail_errno("cannot write to the disk", path_.string());
+}
+
+void File::start_writing(int64_t offset, int64_t count) const {
+  sync_file_range(fd_, offset, count, SYNC_FILE_RANGE_WRITE);
+}
+
+void File::forget(int64_t offset, int64_t count) const {
+  posix_fadvise(fd_, offset, count, POSIX_FADV_DONTNEED);
+}
+
+namespace {
+
+void copy_in_kernel(const File& source, int64_t from, File& target, int64_t to, int64_t count) {
   while (count > 0) {
-    check_interrupted();
+    check_aborted();
     off_t in = from, out = to;
     const ssize_t n = copy_file_range(source.fd(), &in, target.fd(), &out,
                                       static_cast<size_t>(std::min(count, kCopyStep)), 0);
@@ -159,15 +196,80 @@ void copy_range(const File& source, int64_t from, File& target, int64_t to, int6
   }
 }
 
+}  // namespace
+
+void copy_range(const File& source, int64_t from, File& target, int64_t to, int64_t count) {
+  // A copy that starts inside a block is a copy to its end, whatever follows: so the kernel gets the bytes up
+  // to the next block on their own.
+  struct statvfs info = {};
+  const int64_t block =
+      fstatvfs(target.fd(), &info) == 0 && info.f_frsize > 0 ? static_cast<int64_t>(info.f_frsize) : 1;
+  const int64_t head = from % block == to % block ? std::min(count, (block - from % block) % block) : 0;
+  copy_in_kernel(source, from, target, to, head);
+  copy_in_kernel(source, from + head, target, to + head, count - head);
+}
+
+namespace {
+
+// The folder itself or the first above it that exists.
+fs::path existing_parent(const fs::path& path) {
+  fs::path place = fs::weakly_canonical(fs::absolute(path));
+  while (!fs::exists(place) && place.has_relative_path()) place = place.parent_path();
+  return place;
+}
+
+}  // namespace
+
+int64_t block_bytes(const fs::path& path) {
+  struct statvfs info = {};
+  if (statvfs(existing_parent(path).c_str(), &info) != 0)
+    fail_errno("cannot look at the file system of", path.string());
+  return std::max<int64_t>(1, static_cast<int64_t>(info.f_frsize));
+}
+
+bool can_share_blocks(const File& source, const fs::path& folder) {
+  const int fd = open(existing_parent(folder).c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (fd < 0) return false;
+  struct statvfs info = {};
+  bool shared = false;
+  if (fstatvfs(fd, &info) == 0 && source.size() >= static_cast<int64_t>(info.f_frsize)) {
+    file_clone_range range = {
+        .src_fd = source.fd(), .src_offset = 0, .src_length = info.f_frsize, .dest_offset = 0};
+    shared = ioctl(fd, FICLONERANGE, &range) == 0;
+  }
+  close(fd);
+  return shared;
+}
+
+void sync_folder(const fs::path& folder) {
+  const fs::path path = folder.empty() ? "." : folder;
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) fail_errno("cannot open", path.string());
+  int result = 0;
+  do result = fsync(fd);
+  while (result != 0 && errno == EINTR);
+  const int code = errno;
+  close(fd);
+  errno = code;
+  if (result != 0 && code != EINVAL && code != ENOSYS && code != EOPNOTSUPP)
+    fail_errno("cannot write to the disk", path.string());
+}
+
+int64_t physical_memory() {
+  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<int64_t>(sysconf(_SC_PAGESIZE));
+}
+
 MappedFile::MappedFile(const fs::path& path) : file_(File::open_read(path)) {
   size_ = static_cast<size_t>(file_.size());
   if (size_ == 0) return;
   void* data = mmap(nullptr, size_, PROT_READ, MAP_SHARED, file_.fd(), 0);
   if (data == MAP_FAILED) fail_errno("cannot map", path.string());
   data_ = static_cast<const std::byte*>(data);
+  named_.emplace(data, size_, path.string());
 }
 
 MappedFile::~MappedFile() {
+  named_.reset();
   if (data_) munmap(const_cast<std::byte*>(data_), size_);
 }
 
@@ -188,125 +290,8 @@ void MappedFile::release(std::span<const std::byte> part) const { advise(part, M
 
 void MappedFile::prefetch(std::span<const std::byte> part) const { advise(part, MADV_WILLNEED); }
 
-namespace {
-
-fs::path clean_target(const fs::path& target) {
-  fs::path path = fs::weakly_canonical(fs::absolute(target));
-  if (!path.has_filename()) path = path.parent_path();
-  if (!path.has_filename()) fail(ErrorKind::usage, "{} cannot be an output folder", target.string());
-  return path;
-}
-
-// The folder that will hold the output must be there or be creatable.
-void check_parent(const fs::path& target) {
-  fs::path parent = target.parent_path();
-  while (!fs::exists(parent) && parent.has_relative_path()) parent = parent.parent_path();
-  if (!fs::is_directory(parent))
-    fail(ErrorKind::io, "cannot create {}: {} is not a folder", target.string(), parent.string());
-  if (access(parent.c_str(), W_OK | X_OK) != 0) fail_errno("cannot write into", parent.string());
-}
-
-bool is_mount_point(const fs::path& folder) {
-  struct stat inside = {}, outside = {};
-  return stat(folder.c_str(), &inside) == 0 && stat(folder.parent_path().c_str(), &outside) == 0 &&
-         inside.st_dev != outside.st_dev;
-}
-
-}  // namespace
-
-void check_output_folder(const fs::path& target, bool overwrite) {
-  if (target.empty()) fail(ErrorKind::usage, "OUT is empty: name a folder to write to");
-  if (fs::is_symlink(fs::symlink_status(target)) && !fs::exists(target))
-    fail(ErrorKind::usage, "{} is a symbolic link to nothing", target.string());
-  const fs::path path = clean_target(target);
-  check_parent(path);
-  if (!fs::exists(path)) return;
-  if (is_mount_point(path))
-    fail(ErrorKind::usage,
-         "{} is a mount point, which cannot be replaced by a finished folder: choose a folder inside it",
-         target.string());
-  if (!fs::is_directory(path)) fail(ErrorKind::usage, "{} exists and is not a folder", target.string());
-  if (fs::is_empty(path)) return;
-  if (!overwrite)
-    fail(ErrorKind::usage,
-         "{} exists and is not empty: choose another folder, or replace it with --overwrite",
-         target.string());
-  if (!fs::exists(path / "config.json"))
-    fail(ErrorKind::usage,
-         "{} holds no model (no config.json), so --overwrite does not replace it: choose another folder",
-         target.string());
-}
-
-OutputFolder::OutputFolder(const fs::path& target, bool overwrite) : overwrite_(overwrite) {
-  check_output_folder(target, overwrite);
-  target_ = clean_target(target);
-  partial_ = target_.parent_path() / ("." + target_.filename().string() + ".moerge-partial");
-  std::error_code error;
-  fs::create_directories(target_.parent_path(), error);
-  if (error) fail(ErrorKind::io, "cannot create {}: {}", target_.parent_path().string(), error.message());
-  for (;;) {
-    if (mkdir(partial_.c_str(), 0777) != 0 && errno != EEXIST) fail_errno("cannot create", partial_.string());
-    lock_ = open(partial_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (lock_ < 0) fail_errno("cannot open", partial_.string());
-    if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-      close(lock_);
-      fail(ErrorKind::io, "another moerge is writing {} at this moment", target_.string());
-    }
-    // The other run may have renamed the folder between our open and our lock: then we hold its finished
-    // output.
-    struct stat held = {}, named = {};
-    if (fstat(lock_, &held) == 0 && stat(partial_.c_str(), &named) == 0 && held.st_ino == named.st_ino) break;
-    close(lock_);
-  }
-  for (const fs::directory_entry& entry : fs::directory_iterator(partial_)) fs::remove_all(entry.path());
-}
-
-OutputFolder::~OutputFolder() {
-  if (!committed_) {
-    std::error_code ignored;
-    fs::remove_all(partial_, ignored);
-  }
-  if (lock_ >= 0) close(lock_);
-}
-
-namespace {
-
-// For file systems that cannot exchange two names: the old output stands aside for the moment between two
-// renames.
-void replace_by_two_renames(const fs::path& finished, const fs::path& target, const fs::path& aside) {
-  if (rename(target.c_str(), aside.c_str()) != 0) fail_errno("cannot move aside", target.string());
-  if (rename(finished.c_str(), target.c_str()) == 0) return;
-  const int code = errno;
-  if (rename(aside.c_str(), target.c_str()) != 0)
-    fail_errno("the old output is now in " + aside.string() + "; cannot restore", target.string());
-  errno = code;
-  fail_errno("cannot rename the finished folder to", target.string());
-}
-
-}  // namespace
-
-void OutputFolder::commit() {
-  check_output_folder(target_, overwrite_);  // somebody may have filled it meanwhile
-  const fs::path aside = partial_.string() + "-old";
-  const bool replaces = fs::exists(target_) && !fs::is_empty(target_);
-  fs::path old_output;
-  if (!replaces) {
-    if (rename(partial_.c_str(), target_.c_str()) != 0)
-      fail_errno("cannot rename the finished folder to", target_.string());
-  } else if (renameat2(AT_FDCWD, partial_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0) {
-    old_output = partial_;
-  } else {
-    replace_by_two_renames(partial_, target_, aside);
-    old_output = aside;
-  }
-  committed_ = true;
-  std::error_code ignored;  // the new output is in place; what cannot be removed is cleaned by the next run
-  if (!old_output.empty()) fs::remove_all(old_output, ignored);
-}
-
 int64_t free_space(const fs::path& path) {
-  fs::path place = fs::weakly_canonical(fs::absolute(path));
-  while (!fs::exists(place) && place.has_relative_path()) place = place.parent_path();
+  const fs::path place = existing_parent(path);
   struct statvfs info = {};
   if (statvfs(place.c_str(), &info) != 0) fail_errno("cannot look at the free space of", place.string());
   return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);

@@ -1,5 +1,5 @@
 #pragma once
-// Files and folders: reading, memory mapping, kernel copies, and output that appears whole or not at all.
+// Files: reading, memory mapping, kernel copies, and what tells one state of a file from another.
 
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "moerge/base/interrupt.h"
+
 namespace moerge {
 
 /// Reads a regular file of at most `max_bytes`. Throws io when it cannot, input when it is larger or no
@@ -19,6 +21,13 @@ std::string read_file(const std::filesystem::path& file, int64_t max_bytes);
 /// Creates or replaces a file.
 void write_file(const std::filesystem::path& file, std::string_view bytes);
 
+/// What tells one state of a file from another without reading it.
+struct FileStamp {
+  int64_t bytes = 0;
+  int64_t changed = 0;  // time of the last change of its content, nanoseconds since 1970
+  bool operator==(const FileStamp&) const = default;
+};
+
 /// An open file descriptor; closed by the destructor. Reads and writes are positional, so threads may share
 /// it.
 class File {
@@ -27,6 +36,8 @@ class File {
   static File create(const std::filesystem::path& path);
   /// For reading and writing; what is there stays, and what is not is made.
   static File open_update(const std::filesystem::path& path);
+  /// The same; throws io for a symbolic link, which may lead anywhere.
+  static File open_output(const std::filesystem::path& path);
   /// An empty file that no other create_locked() gets while this one is open. Throws io when another has it.
   static File create_locked(const std::filesystem::path& path);
   /// The same; nothing when another has it.
@@ -44,6 +55,16 @@ class File {
   void write_at(int64_t offset, std::span<const std::byte> bytes);
   void read_at(int64_t offset, std::span<std::byte> bytes) const;
 
+  FileStamp stamp() const;
+  /// Another run's try_lock() fails while this one is open. True where the file system has no locks.
+  bool try_lock();
+  /// Returns when all that was written survives a power cut.
+  void sync();
+  /// Starts writing these bytes to the disk, so that sync() has less to wait for. Advice only.
+  void start_writing(int64_t offset, int64_t count) const;
+  /// These bytes leave the page cache, if they are on the disk. Advice only.
+  void forget(int64_t offset, int64_t count) const;
+
  private:
   File(int fd, std::filesystem::path path) : fd_(fd), path_(std::move(path)) {}
   int fd_;
@@ -53,10 +74,25 @@ class File {
 /// Memory that copy_range() takes where the kernel refuses.
 inline constexpr int64_t kCopyBuffer = 1 << 20;
 
-/// Copies bytes between files inside the kernel (copy_file_range: shares blocks where the file system can),
-/// by read and write where the kernel refuses. Checks for an interrupt every 64 MB.
+/// Copies bytes between files inside the kernel, by read and write where it refuses. Where the file system
+/// can share blocks and both offsets are equal modulo its block size, whole blocks are shared and only the
+/// bytes before and after them are copied. A second signal ends it within 64 MB.
 void copy_range(const File& source, int64_t source_offset, File& target, int64_t target_offset,
                 int64_t count);
+
+/// True when files in `folder` (or its nearest existing parent) can share blocks with this one. Found out by
+/// sharing one block with a file without a name, which is gone afterwards.
+bool can_share_blocks(const File& source, const std::filesystem::path& folder);
+
+/// The block size of the file system that holds `path` (or its nearest existing parent).
+int64_t block_bytes(const std::filesystem::path& path);
+
+/// Returns when the names in a folder survive a power cut. Where a file system does not know this, nothing
+/// happens.
+void sync_folder(const std::filesystem::path& folder);
+
+/// Memory of this machine in bytes, what runs on it included.
+int64_t physical_memory();
 
 /// A whole file mapped for reading. The mapping is never written to; safe to share between threads.
 class MappedFile {
@@ -77,33 +113,8 @@ class MappedFile {
   File file_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  std::optional<NamedMapping> named_;
 };
-
-/// An output folder built beside its target, in ".NAME.moerge-partial", and renamed at the end. Until
-/// commit() the target is untouched; without commit() the destructor removes the partial folder. What a
-/// killed run left behind is removed by the next run for the same target. Two runs for one target exclude
-/// each other by a lock on the folder.
-class OutputFolder {
- public:
-  /// Throws usage when the target exists and is not empty, unless `overwrite`; a folder that holds no model
-  /// (no config.json) is never overwritten.
-  OutputFolder(const std::filesystem::path& target, bool overwrite);
-  OutputFolder(const OutputFolder&) = delete;
-  OutputFolder& operator=(const OutputFolder&) = delete;
-  ~OutputFolder();
-
-  const std::filesystem::path& path() const { return partial_; }
-  void commit();
-
- private:
-  std::filesystem::path target_, partial_;
-  int lock_ = -1;
-  bool overwrite_;
-  bool committed_ = false;
-};
-
-/// The refusals of OutputFolder's constructor, without touching anything.
-void check_output_folder(const std::filesystem::path& target, bool overwrite);
 
 /// Bytes that an unprivileged user can still write where `path` (or its nearest existing parent) lies.
 int64_t free_space(const std::filesystem::path& path);

@@ -1,7 +1,6 @@
 #include "moerge/base/parallel.h"
 
 #include <sched.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <exception>
@@ -9,16 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "moerge/base/error.h"
-
 namespace moerge {
-namespace {
-
-std::atomic<bool> interrupted{false};
-
-extern "C" void on_signal(int) { interrupted.store(true, std::memory_order_relaxed); }
-
-}  // namespace
 
 int default_threads() {
   cpu_set_t set;
@@ -50,20 +40,6 @@ void parallel_for(size_t count, int threads, const std::function<void(size_t)>& 
   run();
   for (std::thread& thread : pool) thread.join();
   if (first) std::rethrow_exception(first);
-}
-
-void install_interrupt_handler() {
-  struct sigaction action = {};
-  action.sa_handler = on_signal;
-  action.sa_flags = static_cast<int>(SA_RESETHAND);  // a second signal ends the process at once
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGHUP, &action, nullptr);
-  signal(SIGPIPE, SIG_IGN);  // a reader of our messages that goes away must not end a build
-}
-
-void check_interrupted() {
-  if (interrupted.load(std::memory_order_relaxed)) fail(ErrorKind::interrupted, "interrupted");
 }
 
 }  // namespace moerge

@@ -14,9 +14,4 @@ int default_threads();
 /// exception stops further items and is rethrown here after all threads have ended.
 void parallel_for(size_t count, int threads, const std::function<void(size_t)>& work);
 
-/// Set by SIGINT, SIGTERM and SIGHUP (SIGPIPE is ignored); long loops call check_interrupted(), which throws
-/// ErrorKind::interrupted once it is set.
-void install_interrupt_handler();
-void check_interrupted();
-
 }  // namespace moerge

@@ -19,9 +19,11 @@ PartialFile::~PartialFile() {
 }
 
 void PartialFile::commit() {
+  file_.sync();
   if (rename(partial_.c_str(), target_.c_str()) != 0)
     fail_errno("cannot rename the finished file to", target_.string());
   committed_ = true;
+  sync_folder(target_.parent_path());
 }
 
 }  // namespace moerge

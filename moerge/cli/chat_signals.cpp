@@ -11,7 +11,7 @@
 #include <string_view>
 
 #include "moerge/base/error.h"
-#include "moerge/base/parallel.h"
+#include "moerge/base/interrupt.h"
 
 namespace moerge {
 namespace {

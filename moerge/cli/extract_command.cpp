@@ -5,7 +5,7 @@
 #include <charconv>
 
 #include "moerge/base/error.h"
-#include "moerge/base/file.h"
+#include "moerge/base/output_folder.h"
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
@@ -15,6 +15,7 @@
 #include "moerge/cli/source_flags.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/extract.h"
+#include "moerge/moe/folder_build.h"
 
 namespace moerge {
 namespace {
@@ -85,31 +86,32 @@ int run_extract(std::string_view program, const std::vector<std::string>& argume
   const auto [name, location] = find_expert(a, fetcher);
   ExtractPlan extract = plan_extract(name, location);
   for (const std::string& warning : extract.warnings) reporter.warning(warning);
-  check_folder(extract.plan, {extract.model.get()}, options);
+  FolderLayout layout = lay_out_folder(extract.plan, options);
+  check_folder(extract.plan, layout, {extract.model.get()}, options);
   if (a.dry_run) {
-    print_result(
-        a.json ? json_text(extract_json(extract, options.max_shard_bytes))
-               : dry_run_text(extract_text(extract, options.max_shard_bytes), extract.plan, a.verbosity > 0));
+    print_result(a.json ? json_text(extract_json(extract, layout))
+                        : dry_run_text(extract_text(extract, layout), extract.plan, a.verbosity > 0));
     fetcher.forget_headers();
     return 0;
   }
-  reporter.info(extract_text(extract, options.max_shard_bytes));
+  reporter.info(extract_text(extract, layout));
   for (const Step& step : extract.plan.steps) reporter.detail("  " + describe(step));
   if (fetcher.any() && a.how.fetch == Fetch::used) {
     SourceBytes needed;
     needed.add(extract.plan);
-    fetcher.fetch_ranges(needed, options.out, needed_space(extract.plan));
+    fetcher.fetch_ranges(needed, options.out, needed_space(extract.plan, layout));
   } else if (fetcher.any()) {
-    fetcher.fetch_all(options.out, needed_space(extract.plan));
+    fetcher.fetch_all(options.out, needed_space(extract.plan, layout));
     extract = plan_extract(name, find_expert(a, fetcher).second);
+    layout = lay_out_folder(extract.plan, options);
   }
-  write_model_folder({.plan = extract.plan,
-                      .config = extract.model->config.raw,
-                      .tokenizer = *extract.model,
-                      .card = expert_card(extract, folder_name(options.out))},
-                     options, {}, reporter);
+  FolderBuild build(extract.plan, layout, options, extract.model->config.raw.dump(), reporter);
+  build.write({.config = extract.model->config.raw,
+               .tokenizer = *extract.model,
+               .card = expert_card(extract, folder_name(options.out))},
+              {});
   fetcher.forget();
-  if (a.json) print_result(json_text(extract_json(extract, options.max_shard_bytes)));
+  if (a.json) print_result(json_text(extract_json(extract, layout)));
   reporter.info(fmt::format(
       "{} is ready: load it with transformers, vLLM or llama.cpp's convert_hf_to_gguf.py", a.out));
   return 0;

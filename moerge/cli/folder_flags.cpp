@@ -1,6 +1,7 @@
 #include "moerge/cli/folder_flags.h"
 
 #include "moerge/cli/arguments.h"
+#include "moerge/cli/version.h"
 
 namespace moerge {
 namespace {
@@ -16,6 +17,8 @@ BuildOptions FolderFlags::build_options() const {
           .write_card = write_card,
           .verify = verify,
           .max_shard_bytes = parse_size(shard_size, "--out-shard-size"),
+          .share_blocks = layout_files == "auto",
+          .made_with = std::string(kVersion),
           .threads = threads};
 }
 
@@ -25,6 +28,13 @@ Verbosity FolderFlags::level() const {
 
 void add_shard_flag(CLI::App& app, FolderFlags& flags) {
   app.add_option("--out-shard-size", flags.shard_size, "bytes per file: 5B, 500M, 200k (B is 10^9) (5B)")
+      ->group(kFilesGroup);
+  app.add_option(
+         "--layout-files", flags.layout_files,
+         "auto: where the file system can share blocks (XFS, Btrfs), files are laid out so that copied "
+         "tensors take neither time nor space; size: tensors in the model's order, in files of one size "
+         "(auto)")
+      ->check(CLI::IsMember({"auto", "size"}))
       ->group(kFilesGroup);
 }
 

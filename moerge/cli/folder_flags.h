@@ -10,7 +10,7 @@
 namespace moerge {
 
 struct FolderFlags {
-  std::string out, shard_size = "5B", cache;
+  std::string out, shard_size = "5B", layout_files = "auto", cache;
   int threads = default_threads(), verbosity = 0;
   bool copy_tokenizer = true, write_card = true;
   bool quiet = false, dry_run = false, json = false, overwrite = false, verify = false;

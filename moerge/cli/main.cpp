@@ -1,6 +1,6 @@
 #include <fcntl.h>
 
-#include "moerge/base/parallel.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/cli/command.h"
 
 int main(int count, char** arguments) {

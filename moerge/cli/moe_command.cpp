@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <charconv>
 
 #include "moerge/base/error.h"
-#include "moerge/base/file.h"
+#include "moerge/base/output_folder.h"
 #include "moerge/base/parallel.h"
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
@@ -46,12 +47,45 @@ constexpr ForeignFlag kForeign[] = {
     {"--safe-serialization,!--no-safe-serialization", false, "the result is always safetensors"},
 };
 
-void add_flags(CLI::App& app, MoeFlags& a) {
+struct PartFlags {
+  std::string part;
+  bool join = false;
+};
+
+void add_part_flags(CLI::App& app, PartFlags& flags) {
+  const std::string group = "On several machines (docs/parts.md)";
+  auto* part =
+      app.add_option("--part", flags.part,
+                     "K/N: write the Kth of N parts of the files into a folder that all machines see")
+          ->group(group);
+  app.add_flag("--join", flags.join, "all parts are written: complete the model")
+      ->group(group)
+      ->excludes(part);
+}
+
+BuildPart parse_part(const std::string& text) {
+  if (text.empty()) return {};
+  BuildPart part;
+  const size_t slash = text.find('/');
+  const auto read = [](std::string_view digits, int64_t& value) {
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    return error == std::errc() && end == digits.data() + digits.size();
+  };
+  if (slash == std::string::npos || !read(std::string_view(text).substr(0, slash), part.number) ||
+      !read(std::string_view(text).substr(slash + 1), part.count) || part.number < 1 ||
+      part.number > part.count || part.count > kMaxParts)
+    fail(ErrorKind::usage,
+         "--part {}: K/N is expected, like 2/8: a number from 1 to N and how many parts there are", text);
+  return part;
+}
+
+void add_flags(CLI::App& app, MoeFlags& a, PartFlags& parts) {
   add_config(app, a);
   app.add_option("OUT", a.out, "folder to write the model to")->required();
   add_moe_flags(app, a);
   add_file_flags(app, a, "base");
   add_remote_flag(app, a.how);
+  add_part_flags(app, parts);
   add_thread_flag(app, a);
   add_device_flags(app, a.how, "hidden states are");
   add_report_flags(app, a);
@@ -74,7 +108,8 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
       "            - source_model: mlabonne/NeuralDaredevil-7B\n"
       "              positive_prompts: [reason, math, solve]\n",
       std::string(program));
-  add_flags(app, a);
+  PartFlags parts;
+  add_flags(app, a, parts);
   std::array<bool, std::size(kForeign)> foreign_given = {};
   std::array<std::string, std::size(kForeign)> foreign_values;
   std::array<CLI::Option*, std::size(kForeign)> foreign;
@@ -93,7 +128,12 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
     if (foreign[i]->count() > 0)
       reporter.info(fmt::format("{} has no effect: {}", foreign[i]->get_name(), kForeign[i].reason));
 
-  const BuildOptions options = a.build_options();
+  BuildOptions options = a.build_options();
+  options.part = parse_part(parts.part);
+  options.join = parts.join;
+  options.routers_with = fmt::format("{} {}", a.how.four_bit, a.how.eight_bit);
+  if (options.part.count > 0 && options.verify)
+    fail(ErrorKind::usage, "--verify belongs to --join: a part is no model yet");
   check_output_folder(options.out, options.overwrite);
   check_device(decoder_options(a.how, a.threads).device);
   if (a.dry_run) a.how.fetch = Fetch::headers;
@@ -101,20 +141,22 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   MoePlan moe = open_config(a, fetcher);
   complete_plan(moe, a.plan_options());
   for (const std::string& warning : moe.warnings) reporter.warning(warning);
-  check_build(moe, options);
+  const FolderLayout layout = lay_out_folder(moe.plan, options);
+  check_build(moe, layout, options);
   // Made for a dry run as well: it has refusals of its own.
   std::unique_ptr<PromptEncoder> encoder = make_encoder(moe, a.how, a.threads);
   if (a.dry_run) {
-    print_result(a.json ? json_text(plan_json(moe, options.max_shard_bytes))
-                        : dry_run_text(plan_text(moe, options.max_shard_bytes), moe.plan, a.verbosity > 0));
+    print_result(a.json ? json_text(plan_json(moe, layout))
+                        : dry_run_text(plan_text(moe, layout), moe.plan, a.verbosity > 0));
     fetcher.forget_headers();
     return 0;
   }
-  reporter.info(plan_text(moe, options.max_shard_bytes));
+  reporter.info(plan_text(moe, layout));
   for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
-  build_moe(moe, options, std::move(encoder), reporter);
+  build_moe(moe, layout, options, std::move(encoder), reporter);
+  if (options.part.count > 0) return 0;
   fetcher.forget();
-  if (a.json) print_result(json_text(plan_json(moe, options.max_shard_bytes)));
+  if (a.json) print_result(json_text(plan_json(moe, layout)));
   report_routers(moe, reporter);
   reporter.info(
       fmt::format("{} is ready: load it with transformers{}, vLLM or llama.cpp's convert_hf_to_gguf.py",

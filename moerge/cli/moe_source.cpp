@@ -70,7 +70,7 @@ MoePlan open_yaml(const std::filesystem::path& yaml, const SourceOptions& option
   MoePlan moe = open();
   if (!fetcher.any() || options.fetch == Fetch::headers) return moe;
   complete_plan(moe, plan_options(options, Layout::per_expert));
-  const int64_t result = out.empty() ? 0 : needed_space(moe.plan);
+  const int64_t result = out.empty() ? 0 : needed_space(moe.plan, {});
   if (options.fetch == Fetch::whole) {
     fetcher.fetch_all(out, result);
   } else {
@@ -115,7 +115,7 @@ std::unique_ptr<PromptEncoder> make_encoder(MoePlan& moe, const SourceOptions& o
 }
 
 void report_routers(const MoePlan& moe, Reporter& reporter) {
-  if (moe.gate_mode->needs == GateNeeds::nothing) return;
+  if (moe.gate_mode->needs == GateNeeds::nothing || !moe.gates->valid()) return;
   const int64_t kept = moe.models.kept_experts();
   for (const Collision& collision : find_collisions(moe.gates->get().table, std::ssize(moe.models.experts)))
     reporter.warning(fmt::format(

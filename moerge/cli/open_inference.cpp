@@ -8,7 +8,7 @@
 #include "moerge/base/available_memory.h"
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
-#include "moerge/base/parallel.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/model_file.h"
 #include "moerge/serve/inference_meter.h"

@@ -28,11 +28,12 @@ void add_flags(CLI::App& app, MoeFlags& a) {
   add_json_flag(app, a);
 }
 
-std::optional<DiskForecast> look_at_disk(const MoePlan& moe, const BuildOptions& options) {
+std::optional<DiskForecast> look_at_disk(const MoePlan& moe, const FolderLayout& layout,
+                                         const BuildOptions& options) {
   if (options.out.empty()) return std::nullopt;
-  DiskForecast disk = {options.out.string(), needed_space(moe.plan), free_space(options.out), ""};
+  DiskForecast disk = {options.out.string(), needed_space(moe.plan, layout), free_space(options.out), ""};
   try {
-    check_build(moe, options);
+    check_build(moe, layout, options);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::interrupted) throw;
     disk.problem = error.message();
@@ -84,10 +85,11 @@ int run_plan(std::string_view program, const std::vector<std::string>& arguments
   complete_plan(moe, a.plan_options());
   make_encoder(moe, a.how, a.threads);  // it has refusals of its own
 
+  const FolderLayout layout = lay_out_folder(moe.plan, options);
   PlanReport report = {.moe = moe,
-                       .max_shard_bytes = options.max_shard_bytes,
+                       .layout = layout,
                        .memory = build_memory(moe, decoder_options(a.how, a.threads), a.threads),
-                       .disk = look_at_disk(moe, options),
+                       .disk = look_at_disk(moe, layout, options),
                        .families = std::move(families)};
   report.read.add(moe.plan);
   add_encoder_weights(moe, report.read);

@@ -5,8 +5,6 @@
 #include <algorithm>
 
 #include "moerge/base/file.h"
-#include "moerge/formats/safetensors.h"
-#include "moerge/formats/sink.h"
 #include "moerge/moe/summary.h"
 
 namespace moerge {
@@ -63,17 +61,6 @@ std::string gguf_text(const GgufForecast& gguf, int64_t max_positions) {
 std::string why_chosen(const MoeConfig& config) {
   return config.architecture.empty() ? "chosen: the first that fits"
                                      : fmt::format("chosen: architecture \"{}\"", config.architecture);
-}
-
-int64_t file_bytes(const Plan& plan, int64_t max_shard_bytes) {
-  const std::vector<TensorSpec> specs = plan.specs();
-  int64_t total = plan.totals().bytes;
-  for (const Shard& shard : plan_shards(specs, max_shard_bytes)) {
-    std::vector<TensorSpec> inside;
-    for (const size_t i : shard.tensors) inside.push_back(specs[i]);
-    total += std::ssize(safetensors_header(inside));
-  }
-  return total;
 }
 
 Json memory_json(const BuildMemory& memory) {
@@ -148,7 +135,7 @@ Json families_json(const std::vector<FamilyFit>& families, const FamilyFit* chos
 }
 
 std::string report_text(const PlanReport& report) {
-  std::string out = plan_text(report.moe, report.max_shard_bytes);
+  std::string out = plan_text(report.moe, report.layout);
   out += fmt::format("\n  read      {} of {} file{}\n", human_bytes(report.read.bytes()), report.read.files(),
                      report.read.files() == 1 ? "" : "s");
   out += fmt::format("  memory    {}\n", memory_text(report.memory));
@@ -160,12 +147,11 @@ std::string report_text(const PlanReport& report) {
 
 Json report_json(const PlanReport& report) {
   const MoePlan& moe = report.moe;
-  Json out = plan_json(moe, report.max_shard_bytes);
+  Json out = plan_json(moe, report.layout);
   out.erase("tensors");
   out["family"] = std::string(moe.output->name);
   out["read"] = {{"bytes", report.read.bytes()}, {"files", report.read.files()}};
-  out["written"] = {{"bytes", file_bytes(moe.plan, report.max_shard_bytes)},
-                    {"files", plan_shards(moe.plan.specs(), report.max_shard_bytes).size()}};
+  out["written"] = {{"bytes", report.layout.file_bytes(moe.plan)}, {"files", report.layout.shards.size()}};
   out["memory"] = memory_json(report.memory);
   out["disk"] = report.disk ? Json{{"out", report.disk->out},
                                    {"needed", report.disk->needed},

@@ -9,6 +9,7 @@
 #include "moerge/cli/build_memory.h"
 #include "moerge/cli/gguf_forecast.h"
 #include "moerge/moe/planner.h"
+#include "moerge/plan/folder_layout.h"
 #include "moerge/plan/source_bytes.h"
 
 namespace moerge {
@@ -22,7 +23,7 @@ struct DiskForecast {
 
 struct PlanReport {
   const MoePlan& moe;
-  int64_t max_shard_bytes = 0;
+  FolderLayout layout = {};
   SourceBytes read = {};
   BuildMemory memory = {};
   std::optional<DiskForecast> disk = {};

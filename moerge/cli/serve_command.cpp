@@ -9,7 +9,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
-#include "moerge/base/parallel.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"

@@ -20,7 +20,7 @@
 #include "json.h"
 #include "moerge/base/error.h"
 #include "moerge/base/json.h"
-#include "moerge/base/parallel.h"
+#include "moerge/base/interrupt.h"
 
 namespace moerge {
 namespace {

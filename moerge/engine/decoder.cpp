@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "moerge/base/error.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/base/parallel.h"
 #include "moerge/engine/graph.h"
 #include "moerge/engine/mixture.h"

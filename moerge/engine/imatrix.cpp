@@ -14,6 +14,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/base/parallel.h"
 #include "moerge/engine/decoder.h"
 #include "moerge/engine/llama_log.h"

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "moerge/base/parallel.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/model/routing.h"
 
 namespace moerge {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "moerge/base/error.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/base/parallel.h"
 #include "moerge/base/partial_file.h"
 #include "moerge/plan/values.h"

@@ -170,7 +170,7 @@ SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::
   return header;
 }
 
-std::string safetensors_header(std::span<const TensorSpec> specs) {
+std::string safetensors_header(std::span<const TensorSpec> specs, int64_t padding) {
   nlohmann::ordered_json::object_t json;
   json.reserve(specs.size() + 1);
   json.push_back({"__metadata__", {{"format", "pt"}}});
@@ -184,7 +184,7 @@ std::string safetensors_header(std::span<const TensorSpec> specs) {
     offset = end;
   }
   std::string text = nlohmann::ordered_json(std::move(json)).dump();
-  text.append((8 - text.size() % 8) % 8, ' ');
+  text.append((8 - text.size() % 8) % 8 + static_cast<size_t>(padding), ' ');
   std::string out(8, '\0');
   for (size_t i = 0; i < 8; i++) out[i] = static_cast<char>(text.size() >> (8 * i) & 0xff);
   return out + text;

@@ -33,7 +33,7 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& where);
 
 /// The bytes before the data of a file with these tensors in this order, metadata {"format": "pt"}, padded
-/// with spaces so that the data start at a multiple of 8 bytes.
-std::string safetensors_header(std::span<const TensorSpec> specs);
+/// with spaces so that the data start at a multiple of 8 bytes, and with `padding` more.
+std::string safetensors_header(std::span<const TensorSpec> specs, int64_t padding = 0);
 
 }  // namespace moerge

@@ -4,79 +4,9 @@
 #include <cstring>
 
 #include "moerge/base/error.h"
-#include "moerge/base/json.h"
-#include "moerge/base/parallel.h"
-#include "moerge/formats/safetensors.h"
+#include "moerge/base/interrupt.h"
 
 namespace moerge {
-
-std::vector<Shard> plan_shards(std::span<const TensorSpec> specs, int64_t max_bytes) {
-  std::vector<Shard> shards;
-  int64_t used = 0;
-  for (size_t i = 0; i < specs.size(); i++) {
-    const int64_t bytes = specs[i].bytes();
-    if (shards.empty() || (!shards.back().tensors.empty() && used + bytes > max_bytes)) {
-      shards.emplace_back();
-      used = 0;
-    }
-    shards.back().tensors.push_back(i);
-    used += bytes;
-  }
-  for (size_t i = 0; i < shards.size(); i++)
-    shards[i].file = shards.size() == 1
-                         ? "model.safetensors"
-                         : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-  return shards;
-}
-
-SafetensorsSink::SafetensorsSink(std::filesystem::path folder, int64_t max_shard_bytes)
-    : folder_(std::move(folder)), max_shard_bytes_(max_shard_bytes) {}
-
-void SafetensorsSink::begin(std::span<const TensorSpec> specs) {
-  specs_.assign(specs.begin(), specs.end());
-  shards_ = plan_shards(specs_, max_shard_bytes_);
-  places_.resize(specs_.size());
-  for (const Shard& shard : shards_) {
-    std::vector<TensorSpec> inside;
-    for (size_t i : shard.tensors) inside.push_back(specs_[i]);
-    const std::string header = safetensors_header(inside);
-    Output& output = outputs_.emplace_back(File::create(folder_ / shard.file));
-    int64_t offset = std::ssize(header);
-    for (size_t i : shard.tensors) {
-      places_[i] = {&output, offset};
-      offset += specs_[i].bytes();
-    }
-    output.file.write_at(0, std::as_bytes(std::span(header)));
-    output.file.resize(offset);
-  }
-}
-
-void SafetensorsSink::put(size_t i, int64_t offset, std::span<const std::byte> bytes) {
-  places_[i].output->file.write_at(places_[i].offset + offset, bytes);
-}
-
-void SafetensorsSink::copy(size_t i, int64_t offset, const MappedFile& source, int64_t source_offset,
-                           int64_t count) {
-  Output& output = *places_[i].output;
-  const std::lock_guard lock(output.copying);
-  copy_range(source.file(), source_offset, output.file, places_[i].offset + offset, count);
-}
-
-void SafetensorsSink::finish() {
-  if (shards_.size() <= 1) return;
-  int64_t total = 0;
-  std::vector<std::pair<std::string, std::string>> names;
-  for (const Shard& shard : shards_)
-    for (size_t i : shard.tensors) {
-      names.emplace_back(specs_[i].name, shard.file);
-      total += specs_[i].bytes();
-    }
-  std::ranges::sort(names);
-  Json::object_t weights;
-  for (auto& [name, file] : names) weights.push_back({name, file});
-  const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(weights)}};
-  write_file(folder_ / "model.safetensors.index.json", index.dump(2) + "\n");
-}
 
 void ComparingSink::begin(std::span<const TensorSpec> specs) {
   for (const TensorSpec& spec : specs) {

@@ -4,11 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <filesystem>
-#include <mutex>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "moerge/base/file.h"
@@ -23,53 +19,17 @@ class TensorSink {
 
   /// Called once, before any bytes. Tensor i of the calls below is specs[i].
   virtual void begin(std::span<const TensorSpec> specs) = 0;
+  /// False: tensor i is there already, or another run's work. Nothing below is called for it.
+  virtual bool wants(size_t) const { return true; }
   /// Bytes [offset, offset + bytes.size()) of tensor i. Any thread, any order, every byte exactly once.
   virtual void put(size_t i, int64_t offset, std::span<const std::byte> bytes) = 0;
   /// The same, with `count` bytes of a file as the source, moved by the kernel where it can.
   virtual void copy(size_t i, int64_t offset, const MappedFile& source, int64_t source_offset,
                     int64_t count) = 0;
+  /// All bytes of tensor i are there. Any thread.
+  virtual void complete(size_t) {}
   /// All bytes are there: writes what completes the output (the index of shards).
   virtual void finish() = 0;
-};
-
-/// Which tensors form a shard.
-struct Shard {
-  std::string file;  // name in the folder
-  std::vector<size_t> tensors;
-};
-
-/// Shards of at most `max_bytes` of data each (one tensor may exceed it alone), in the given order:
-/// "model.safetensors" when one suffices, else "model-00001-of-0000N.safetensors".
-std::vector<Shard> plan_shards(std::span<const TensorSpec> specs, int64_t max_bytes);
-
-/// Writes safetensors shards and, for more than one, model.safetensors.index.json into an existing folder.
-class SafetensorsSink final : public TensorSink {
- public:
-  SafetensorsSink(std::filesystem::path folder, int64_t max_shard_bytes);
-
-  void begin(std::span<const TensorSpec> specs) override;
-  void put(size_t i, int64_t offset, std::span<const std::byte> bytes) override;
-  void copy(size_t i, int64_t offset, const MappedFile& source, int64_t source_offset,
-            int64_t count) override;
-  void finish() override;
-
- private:
-  struct Output {
-    explicit Output(File opened) : file(std::move(opened)) {}
-    File file;
-    std::mutex copying;  // writers of one file exclude each other in the kernel, spinning; here they sleep
-  };
-  struct Place {
-    Output* output;
-    int64_t offset;
-  };
-
-  std::filesystem::path folder_;
-  int64_t max_shard_bytes_;
-  std::vector<TensorSpec> specs_;
-  std::vector<Shard> shards_;
-  std::deque<Output> outputs_;  // stable addresses
-  std::vector<Place> places_;
 };
 
 /// Compares instead of writing: every byte against a checkpoint that exists and whose tensors lie in the

@@ -34,8 +34,8 @@ struct WeightLayout {
 std::span<const WeightLayout> weight_layouts();
 /// The layout that a folder has, or null.
 const WeightLayout* find_weight_layout(const std::filesystem::path& folder);
-/// The files that hold a folder's weights, there or not: those that its index names, else the single one; none
-/// when it has neither. Throws input for a damaged index.
+/// The files that hold a folder's weights, there or not: those that its index names, else the single one;
+/// none when it has neither. Throws input for a damaged index.
 std::vector<std::string> list_weight_files(const std::filesystem::path& folder);
 /// The reader for a single file, by its extension. Throws unsupported for others.
 WeightReader weight_reader(const std::filesystem::path& file);

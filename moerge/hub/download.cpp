@@ -8,6 +8,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/base/parallel.h"
 #include "moerge/hub/cache_layout.h"
 #include "moerge/hub/download_place.h"

@@ -8,6 +8,7 @@
 #include "moerge/base/digest.h"
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/base/parallel.h"
 
 namespace moerge {

@@ -6,7 +6,7 @@
 #include <system_error>
 
 #include "moerge/base/error.h"
-#include "moerge/base/parallel.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/hub/name.h"
 #ifdef MOERGE_XET
 #include "moerge_rust.h"

@@ -6,7 +6,7 @@
 #include <unordered_map>
 
 #include "moerge/base/error.h"
-#include "moerge/base/parallel.h"
+#include "moerge/base/interrupt.h"
 
 namespace moerge {
 namespace {

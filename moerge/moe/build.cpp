@@ -1,15 +1,19 @@
 #include "moerge/moe/build.h"
 
+#include <fmt/format.h>
+
 #include "moerge/base/error.h"
 #include "moerge/moe/card.h"
+#include "moerge/moe/folder_build.h"
 #include "moerge/moe/gate_job.h"
+#include "moerge/moe/saved_gates.h"
 
 namespace moerge {
 
-void check_build(const MoePlan& moe, const BuildOptions& options) {
+void check_build(const MoePlan& moe, const FolderLayout& layout, const BuildOptions& options) {
   std::vector<const Model*> sources;
   for (const auto& [location, model] : moe.opened) sources.push_back(model.get());
-  check_folder(moe.plan, sources, options);
+  check_folder(moe.plan, layout, sources, options);
   if (moe.chat_template && !options.copy_tokenizer)
     fail(ErrorKind::usage,
          "{}: a chat_template is written into the tokenizer's files, which --no-copy-tokenizer leaves out: "
@@ -17,20 +21,50 @@ void check_build(const MoePlan& moe, const BuildOptions& options) {
          moe.config.chat_template.place);
 }
 
-void build_moe(MoePlan& moe, const BuildOptions& options, std::unique_ptr<PromptEncoder> encoder,
-               Reporter& reporter) {
-  check_build(moe, options);
-  const GateJob job(moe, std::move(encoder), reporter);
+namespace {
+
+constexpr const char* kRouters = "routers";
+
+// What decides the routers and the small files, beside the models.
+std::string recipe_of(const MoePlan& moe, const BuildOptions& options) {
+  std::string out =
+      fmt::format("{}\n{}\n{}\n{} {} {}\n", moe.config.yaml, moe.model_config.dump(), moe.gate_mode->name,
+                  moe.gate_input.seed, options.copy_tokenizer, options.routers_with);
+  if (moe.chat_template) out += moe.chat_template->text;
+  for (const ExpertTokens& expert : moe.gate_input.experts)
+    for (const auto* sequences : {&expert.positive, &expert.negative})
+      for (const TokenSequence& sequence : *sequences) out += fmt::format("{}\n", fmt::join(sequence, " "));
+  return out;
+}
+
+}  // namespace
+
+void build_moe(MoePlan& moe, const FolderLayout& layout, const BuildOptions& options,
+               std::unique_ptr<PromptEncoder> encoder, Reporter& reporter) {
+  check_build(moe, layout, options);
+  FolderBuild build(moe.plan, layout, options, recipe_of(moe, options), reporter);
+  std::optional<GateJob> job;
+  std::optional<Gates> routers;
+  if (const auto saved = build.saved(kRouters)) routers = unpack_gates(*saved, moe.gate_input);
+  if (routers) {
+    std::promise<Gates> promise;
+    promise.set_value(std::move(*routers));
+    *moe.gates = promise.get_future().share();
+  } else if (build.computes()) {
+    job.emplace(moe, std::move(encoder), reporter,
+                [&](const Gates& gates) { build.save(kRouters, pack_gates(gates)); });
+  }
   const FolderCard card = moe_card(moe, folder_name(options.out), options.copy_tokenizer);
-  if (options.write_card && !card.no_license.empty()) reporter.info(card.no_license);
-  const FolderContent content = {.plan = moe.plan,
-                                 .config = moe.model_config,
+  if (options.write_card && options.part.count == 0 && !card.no_license.empty())
+    reporter.info(card.no_license);
+  const FolderContent content = {.config = moe.model_config,
                                  .tokenizer = *moe.models.base,
                                  .chat_template = moe.chat_template ? &moe.chat_template->text : nullptr,
                                  .card = render_card(card.card),
                                  .files = {{"mergekit_moe_config.yml", moe.config.yaml}}};
-  write_model_folder(
-      content, options, [&] { job.check(); }, reporter);
+  build.write(content, [&] {
+    if (job) job->check();
+  });
 }
 
 }  // namespace moerge

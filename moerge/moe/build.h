@@ -12,11 +12,11 @@
 namespace moerge {
 
 /// Refusals that need no work: an output that exists, lies in a source, or does not fit on the disk.
-void check_build(const MoePlan& moe, const BuildOptions& options);
+void check_build(const MoePlan& moe, const FolderLayout& layout, const BuildOptions& options);
 
-/// Builds beside the output folder and renames at the end; on any failure nothing is left. The routers are
-/// computed while the experts are copied; moe.gates holds them afterwards.
-void build_moe(MoePlan& moe, const BuildOptions& options, std::unique_ptr<PromptEncoder> encoder,
-               Reporter& reporter);
+/// Builds beside the output folder and renames at the end (FolderBuild). The routers are computed while the
+/// experts are copied; moe.gates holds them afterwards, unless they were another part's work.
+void build_moe(MoePlan& moe, const FolderLayout& layout, const BuildOptions& options,
+               std::unique_ptr<PromptEncoder> encoder, Reporter& reporter);
 
 }  // namespace moerge

@@ -58,7 +58,8 @@ class Build : public ::testing::Test {
   std::vector<Collision> build(MoePlan& moe, BuildOptions options = {}, int64_t fail_at_layer = -1) {
     if (options.out.empty()) options.out = dir_ / "out";
     Reporter reporter(Verbosity::quiet);
-    build_moe(moe, options, std::make_unique<FakeEncoder>(fail_at_layer), reporter);
+    build_moe(moe, lay_out_folder(moe.plan, options), options, std::make_unique<FakeEncoder>(fail_at_layer),
+              reporter);
     return find_collisions(moe.gates->get().table, std::ssize(moe.models.experts));
   }
 

@@ -40,15 +40,15 @@ std::string describe_origin(const ExpertOrigin& origin) {
   return fmt::format("expert {} of {}", origin.expert, origin.mixture.experts);
 }
 
-std::string extract_text(const ExtractPlan& extract, int64_t max_shard_bytes) {
+std::string extract_text(const ExtractPlan& extract, const FolderLayout& layout) {
   const Model& model = *extract.model;
   return fmt::format("{}: {} layers, {} parameters, {}\n  from      {} ({}, {} tensors)\n  written   {}",
                      model.architecture->class_name, model.config.layers, human_count(extract.parameters),
                      info(extract.dtype).torch, model.name, describe_origin(*model.origin),
-                     extract.plan.steps.size(), written_text(extract.plan, max_shard_bytes));
+                     extract.plan.steps.size(), written_text(extract.plan, layout));
 }
 
-Json extract_json(const ExtractPlan& extract, int64_t max_shard_bytes) {
+Json extract_json(const ExtractPlan& extract, const FolderLayout& layout) {
   const Model& model = *extract.model;
   const int64_t expert = model.origin->expert;
   return {{"architecture", std::string(model.architecture->class_name)},
@@ -58,10 +58,10 @@ Json extract_json(const ExtractPlan& extract, int64_t max_shard_bytes) {
           {"expert", expert == kSharedExpert ? Json("shared") : Json(expert)},
           {"experts", model.origin->mixture.experts},
           {"parameters", extract.parameters},
-          {"bytes", bytes_json(extract.plan.totals())},
+          {"bytes", bytes_json(extract.plan.totals(), layout)},
           {"warnings", extract.warnings},
           {"config", model.config.raw},
-          {"tensors", tensors_json(extract.plan, max_shard_bytes)}};
+          {"tensors", tensors_json(extract.plan, layout)}};
 }
 
 }  // namespace moerge

@@ -7,6 +7,7 @@
 
 #include "moerge/base/json.h"
 #include "moerge/model/model.h"
+#include "moerge/plan/folder_layout.h"
 #include "moerge/plan/plan.h"
 
 namespace moerge {
@@ -28,7 +29,7 @@ ExtractPlan plan_extract(const std::string& reference, const ModelLocation& loca
 std::string describe_origin(const ExpertOrigin& origin);
 
 /// What will be written, for people, and for scripts.
-std::string extract_text(const ExtractPlan& extract, int64_t max_shard_bytes);
-Json extract_json(const ExtractPlan& extract, int64_t max_shard_bytes);
+std::string extract_text(const ExtractPlan& extract, const FolderLayout& layout);
+Json extract_json(const ExtractPlan& extract, const FolderLayout& layout);
 
 }  // namespace moerge

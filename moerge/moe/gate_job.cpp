@@ -53,11 +53,15 @@ int64_t gate_bytes(const MoePlan& moe) {
   return 4 * input.layers * rows + 8 * rows + extra;
 }
 
-GateJob::GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter) {
+GateJob::GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter,
+                 std::function<void(const Gates&)> done) {
   if (encoder) encoder_ = std::make_unique<Stoppable>(std::move(encoder), stop_);
   moe.gate_input.encoder = encoder_.get();
-  *moe.gates =
-      std::async(std::launch::async, [&moe, &reporter] { return make_gates(moe, reporter); }).share();
+  *moe.gates = std::async(std::launch::async, [&moe, &reporter, done = std::move(done)] {
+                 Gates gates = make_gates(moe, reporter);
+                 if (done) done(gates);
+                 return gates;
+               }).share();
   gates_ = *moe.gates;
 }
 

@@ -2,6 +2,7 @@
 // The routers of a build, made while its weights are copied.
 
 #include <atomic>
+#include <functional>
 #include <future>
 #include <memory>
 
@@ -18,7 +19,9 @@ int64_t gate_bytes(const MoePlan& moe);
 class GateJob {
  public:
   /// `encoder`: over what the gate mode needs, null where it needs nothing. `moe` must outlive this object.
-  GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter);
+  /// `done` is called by that thread with what it has made.
+  GateJob(MoePlan& moe, std::unique_ptr<PromptEncoder> encoder, Reporter& reporter,
+          std::function<void(const Gates&)> done = {});
   GateJob(const GateJob&) = delete;
   GateJob& operator=(const GateJob&) = delete;
   ~GateJob();

@@ -1,26 +1,16 @@
 #include "moerge/moe/model_folder.h"
 
-#include <fmt/format.h>
+#include <map>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
-#include "moerge/base/parallel.h"
-#include "moerge/formats/sink.h"
-#include "moerge/model/tokenizer_files.h"
-#include "moerge/plan/execute.h"
+#include "moerge/base/output_folder.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kSmallFiles = 64 << 20;  // tokenizer, configuration, card: generously
-
-void run_weights(const Plan& plan, TensorSink& sink, const BuildOptions& options,
-                 const std::function<void()>& check, Reporter& reporter, const char* label) {
-  Progress progress(reporter, label, plan.totals().bytes);
-  execute(plan, sink, {.threads = options.threads, .progress = &progress, .check = check});
-  progress.finish();
-}
 
 }  // namespace
 
@@ -29,39 +19,35 @@ std::string folder_name(const fs::path& out) {
   return (target.has_filename() ? target : target.parent_path()).filename().string();
 }
 
-int64_t needed_space(const Plan& plan) { return plan.totals().bytes + kSmallFiles; }
+FolderLayout lay_out_folder(const Plan& plan, const BuildOptions& options) {
+  if (!options.share_blocks || options.out.empty()) return lay_out_by_size(plan, options.max_shard_bytes);
+  // Asked once a file: what lies on one file system need not lie on another's like.
+  std::map<const MappedFile*, bool> known;
+  return lay_out_to_share(plan, options.max_shard_bytes, block_bytes(options.out),
+                          [&](const MappedFile& file) {
+                            const auto [at, is_new] = known.try_emplace(&file);
+                            if (is_new) at->second = can_share_blocks(file.file(), options.out);
+                            return at->second;
+                          });
+}
 
-void check_folder(const Plan& plan, const std::vector<const Model*>& sources, const BuildOptions& options) {
+int64_t needed_space(const Plan& plan, const FolderLayout& layout) {
+  return plan.totals().bytes - layout.shared + kSmallFiles;
+}
+
+void check_folder(const Plan& plan, const FolderLayout& layout, const std::vector<const Model*>& sources,
+                  const BuildOptions& options) {
   check_output_folder(options.out, options.overwrite);
   for (const Model* model : sources)
     if (is_within(options.out, model->path) || is_within(model->path, options.out))
       fail(ErrorKind::usage,
            "the output {} and the model \"{}\" lie in one another: choose another output folder",
            options.out.string(), model->name);
-  const int64_t needed = needed_space(plan), free = free_space(options.out);
+  const int64_t there = unfinished_bytes(options.out);
+  const int64_t needed = needed_space(plan, layout) - there, free = free_space(options.out);
   if (needed > free)
     fail(ErrorKind::io, "not enough space for {}: {} needed, {} free", options.out.string(),
          human_bytes(needed), human_bytes(free));
-}
-
-void write_model_folder(const FolderContent& content, const BuildOptions& options,
-                        const std::function<void()>& check, Reporter& reporter) {
-  OutputFolder folder(options.out, options.overwrite);
-  SafetensorsSink sink(folder.path(), options.max_shard_bytes);
-  run_weights(content.plan, sink, options, check, reporter, "weights");
-  write_file(folder.path() / "config.json", content.config.dump(2) + "\n");
-  for (const auto& [name, text] : content.files) write_file(folder.path() / name, text);
-  if (options.copy_tokenizer) write_tokenizer_files(content.tokenizer, folder.path(), content.chat_template);
-  if (options.write_card) write_file(folder.path() / "README.md", content.card);
-  if (options.verify) {
-    const Checkpoint written(folder.path());
-    ComparingSink compare(written);
-    run_weights(content.plan, compare, options, check, reporter, "verified");
-    reporter.info(
-        fmt::format("every one of the {} tensors equals what it was made of", content.plan.steps.size()));
-  }
-  check_interrupted();
-  folder.commit();
 }
 
 }  // namespace moerge

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "moerge/base/file.h"
-#include "moerge/formats/sink.h"
 #include "moerge/model/mixture.h"
 #include "moerge/moe/grow.h"
 
@@ -68,10 +67,10 @@ std::string describe_sharing(const MoePlan& moe, size_t shared_expert) {
                      describe_prompts(moe, moe.config.experts.size() + shared_expert));
 }
 
-Json tensors_json(const Plan& plan, int64_t max_shard_bytes) {
+Json tensors_json(const Plan& plan, const FolderLayout& layout) {
   Json tensors = Json::array();
   const std::vector<TensorSpec> specs = plan.specs();
-  for (const Shard& shard : plan_shards(specs, max_shard_bytes))
+  for (const Shard& shard : layout.shards)
     for (const size_t i : shard.tensors)
       tensors.push_back({{"name", specs[i].name},
                          {"dtype", std::string(info(specs[i].dtype).torch)},
@@ -81,22 +80,25 @@ Json tensors_json(const Plan& plan, int64_t max_shard_bytes) {
   return tensors;
 }
 
-Json bytes_json(const PlanTotals& totals) {
+Json bytes_json(const PlanTotals& totals, const FolderLayout& layout) {
   return {{"total", totals.bytes},
-          {"copied", totals.copied},
+          {"shared", layout.shared},
+          {"copied", totals.copied - layout.shared},
           {"converted", totals.converted},
           {"computed", totals.computed}};
 }
 
-std::string written_text(const Plan& plan, int64_t max_shard_bytes) {
+std::string written_text(const Plan& plan, const FolderLayout& layout) {
   const PlanTotals totals = plan.totals();
-  const size_t files = plan_shards(plan.specs(), max_shard_bytes).size();
-  return fmt::format("{} in {} file{}: {} copied, {} converted, {} computed", human_bytes(totals.bytes),
-                     files, files == 1 ? "" : "s", human_bytes(totals.copied), human_bytes(totals.converted),
+  const size_t files = layout.shards.size();
+  return fmt::format("{} in {} file{}: {}{} copied, {} converted, {} computed", human_bytes(totals.bytes),
+                     files, files == 1 ? "" : "s",
+                     layout.shared > 0 ? human_bytes(layout.shared) + " shared with the sources, " : "",
+                     human_bytes(totals.copied - layout.shared), human_bytes(totals.converted),
                      human_bytes(totals.computed));
 }
 
-std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes) {
+std::string plan_text(const MoePlan& moe, const FolderLayout& layout) {
   const int64_t layers = moe.models.base->config.layers;
   std::string out = fmt::format("{}: {} layers, {}, {} per token, {} parameters ({} active), {}\n",
                                 moe.output->name, layers, describe_experts(moe.models),
@@ -126,10 +128,10 @@ std::string plan_text(const MoePlan& moe, int64_t max_shard_bytes) {
   if (!moe.config.gate_mode_reason.empty())
     out += fmt::format("\n            chosen by auto: {}", moe.config.gate_mode_reason);
   if (moe.chat_template) out += fmt::format("\n  chat      template {}", moe.chat_template->origin);
-  return out + "\n  written   " + written_text(moe.plan, max_shard_bytes);
+  return out + "\n  written   " + written_text(moe.plan, layout);
 }
 
-Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
+Json plan_json(const MoePlan& moe, const FolderLayout& layout) {
   const auto list = [](const std::vector<const Model*>& models) {
     Json out = Json::array();
     for (const Model* model : models)
@@ -152,13 +154,13 @@ Json plan_json(const MoePlan& moe, int64_t max_shard_bytes) {
         {"tokens", moe.data_tokens},
         {"tokens_of_experts", moe.expert_data_tokens}}},
       {"parameters", {{"total", moe.total_parameters}, {"active", moe.active_parameters}}},
-      {"bytes", bytes_json(moe.plan.totals())},
+      {"bytes", bytes_json(moe.plan.totals(), layout)},
       {"chat_template", moe.chat_template
                             ? Json{{"from", moe.chat_template->origin}, {"template", moe.chat_template->text}}
                             : Json(nullptr)},
       {"warnings", moe.warnings},
       {"config", moe.model_config},
-      {"tensors", tensors_json(moe.plan, max_shard_bytes)}};
+      {"tensors", tensors_json(moe.plan, layout)}};
 }
 
 }  // namespace moerge

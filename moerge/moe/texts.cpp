@@ -10,7 +10,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
-#include "moerge/base/parallel.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/base/random.h"
 #include "moerge/base/utf8.h"
 

@@ -1,10 +1,13 @@
 #include "moerge/plan/execute.h"
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
+#include <map>
 #include <numeric>
 
 #include "moerge/base/error.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/base/parallel.h"
 #include "moerge/plan/values.h"
 #include "moerge/tensor/convert.h"
@@ -36,7 +39,7 @@ void for_each_chunk(const StoredTensor& source, const Use& use) {
   };
   if (source.is_plain()) {
     for (int64_t first = 0; first < total; first += kChunk) {
-      check_interrupted();
+      check_aborted();
       const auto part = bytes.subspan(size(first), size(std::min(kChunk, total - first)));
       use(first, part);
       source.file->release(part);
@@ -47,7 +50,7 @@ void for_each_chunk(const StoredTensor& source, const Use& use) {
   const int64_t step = std::max<int64_t>(1, chunk / std::max<int64_t>(1, row));
   std::vector<std::byte> rows(size(std::min(step, source.rows()) * row));
   for (int64_t first = 0; first < source.rows(); first += step) {
-    check_interrupted();
+    check_aborted();
     const int64_t count = std::min(step, source.rows() - first);
     const auto part = std::span(rows).first(size(count * row));
     read_rows(source, first, count, part);
@@ -139,34 +142,96 @@ int64_t buffer_bytes(const Plan& plan, int threads) {
   return std::max(filled, std::reduce(parts.begin(), parts.end()));
 }
 
-void execute(const Plan& plan, TensorSink& sink, const ExecuteOptions& options) {
-  sink.begin(plan.specs());
+namespace {
+
+std::vector<Work> list_parts(const Plan& plan, const TensorSink& sink) {
   std::vector<Work> parts;
-  std::vector<size_t> fills;
   for (size_t i = 0; i < plan.steps.size(); i++) {
     const Step& step = plan.steps[i];
     const Concat* concat = std::get_if<Concat>(&step.how);
-    if (!concat) {
-      fills.push_back(i);
-      continue;
-    }
+    if (!concat || !sink.wants(i)) continue;
     int64_t offset = 0;
     for (const Part& part : concat->parts) {
       parts.push_back({i, &part, offset});
       offset += byte_size(step.out.dtype, part.source->spec.elements());
     }
   }
+  return parts;
+}
+
+using Run = std::vector<Work>;  // of one source, in the order of its bytes
+
+// Several sources at a time, each read forwards: disks and networks like it, and so do the outputs, which
+// usually are different files then. A source that is more than its share is cut.
+std::vector<Run> list_runs(std::vector<Work> parts, int threads) {
+  std::map<const MappedFile*, Run> by_file;
+  int64_t total = 0;
+  for (Work& work : parts) {
+    total += work.part->source->spec.bytes();
+    by_file[work.part->source->file].push_back(work);
+  }
+  const int64_t share = std::max<int64_t>(1, total / (4 * std::max(1, threads)));
+  std::vector<std::vector<Run>> sources;
+  for (auto& [file, works] : by_file) {
+    std::ranges::stable_sort(works, {}, [](const Work& work) { return work.part->source->offset; });
+    std::vector<Run>& runs = sources.emplace_back(1);
+    int64_t bytes = 0;
+    for (const Work& work : works) {
+      if (bytes >= share) runs.emplace_back(), bytes = 0;
+      runs.back().push_back(work);
+      bytes += work.part->source->spec.bytes();
+    }
+  }
+  // By path, so that the order is the same in every run.
+  const auto path = [](const std::vector<Run>& runs) {
+    const MappedFile* file = runs.front().front().part->source->file;
+    return file ? file->file().path() : std::filesystem::path();
+  };
+  std::ranges::sort(sources, {}, path);
+  std::vector<Run> runs;
+  for (size_t turn = 0; std::ranges::any_of(sources, [&](auto& of) { return turn < of.size(); }); turn++)
+    for (std::vector<Run>& of : sources)
+      if (turn < of.size()) runs.push_back(std::move(of[turn]));
+  return runs;
+}
+
+// Read while the part before it is written.
+void read_ahead(const StoredTensor& source) {
+  constexpr size_t kAhead = 32 << 20;
+  if (!source.file) return;
+  const std::span<const std::byte> bytes = source.stored_bytes();
+  source.file->prefetch(bytes.first(std::min(bytes.size(), kAhead)));
+}
+
+}  // namespace
+
+void execute(const Plan& plan, TensorSink& sink, const ExecuteOptions& options) {
+  sink.begin(plan.specs());
   const auto check = [&] {
     check_interrupted();
     if (options.check) options.check();
   };
-  parallel_for(parts.size(), options.threads, [&](size_t i) {
-    check();
-    run_part(plan, parts[i], sink, options.progress);
+  const std::vector<Run> runs = list_runs(list_parts(plan, sink), options.threads);
+  std::vector<std::atomic<size_t>> missing(plan.steps.size());  // parts
+  for (const Run& run : runs)
+    for (const Work& work : run) missing[work.step]++;
+  parallel_for(runs.size(), options.threads, [&](size_t r) {
+    for (size_t i = 0; i < runs[r].size(); i++) {
+      check();
+      if (i + 1 < runs[r].size()) read_ahead(*runs[r][i + 1].part->source);
+      const Work& work = runs[r][i];
+      const StoredTensor& source = *work.part->source;
+      run_part(plan, work, sink, options.progress);
+      if (options.forget && source.file)
+        source.file->file().forget(source.offset, std::ssize(source.stored_bytes()));
+      if (--missing[work.step] == 0) sink.complete(work.step);
+    }
   });
-  for (size_t i : fills) {
+  for (size_t i = 0; i < plan.steps.size(); i++) {
+    if (!std::holds_alternative<Fill>(plan.steps[i].how) || !sink.wants(i)) continue;
     check();
     run_fill(plan.steps[i], i, sink, options.progress);
+    sink.complete(i);
   }
   sink.finish();
 }

@@ -14,9 +14,12 @@ struct ExecuteOptions {
   Progress* progress = nullptr;
   /// Called before each piece of work; may throw to stop the run.
   std::function<void()> check = {};
+  /// What was read leaves the page cache.
+  bool forget = false;
 };
 
-/// Copies and converts first, computed tensors last. Memory: two small buffers a thread, plus one computed
+/// Copies and converts first, each source from its beginning to its end, computed tensors last; what the sink
+/// does not want is left out. Memory: two small buffers a thread, plus one computed
 /// tensor. The result does not depend on the number of threads. Throws what the sink, a fill or check()
 /// throws.
 void execute(const Plan& plan, TensorSink& sink, const ExecuteOptions& options);

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "moerge/base/error.h"
+#include "moerge/base/interrupt.h"
 #include "moerge/base/parallel.h"
 
 namespace moerge {

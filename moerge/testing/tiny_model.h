@@ -33,6 +33,7 @@ inline std::string safetensors_bytes(const std::vector<TinyTensor>& tensors) {
     data += tensor.bytes;
   }
   header += "}";
+  header.append((8 - header.size() % 8) % 8, ' ');
   std::string length(8, '\0');
   for (size_t i = 0; i < 8; i++) length[i] = static_cast<char>(header.size() >> (8 * i) & 0xff);
   return length + header + data;

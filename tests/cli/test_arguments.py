@@ -301,7 +301,7 @@ def test_json_is_the_plan(case):
     assert plan["base_model"] == {"source_model": "base", "folder": str(case.path("base"))}
     assert [expert["source_model"] for expert in plan["experts"]] == ["one", "two"]
     assert plan["warnings"] == [] and plan["config"]["num_local_experts"] == 2
-    assert plan["bytes"] == {"total": 83008, "copied": 82752, "converted": 0, "computed": 256}
+    assert plan["bytes"] == {"total": 83008, "shared": 0, "copied": 82752, "converted": 0, "computed": 256}
 
 
 def test_json_plan_is_what_gets_written(case):

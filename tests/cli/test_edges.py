@@ -207,4 +207,5 @@ def test_terminal_that_goes_away(case, name):
     run = case.start_slow()
     subprocess.run(["kill", f"-{name}", str(run.pid)], check=True)
     run.communicate(timeout=60)
-    assert not case.partial().exists()
+    assert run.returncode == 130 and not case.path("out").exists()
+    case.built()

@@ -240,21 +240,28 @@ def test_small_file_that_cannot_be_written(case):
     base = tiny_model("base")
     base.files["chat_template.jinja"] = b"x" * 200_000
     case.model("base", base)
-    case.refused(1, f"cannot write {case.partial()}/chat_template.jinja: File too large", limit=300)
+    case.moe(limit=300).exits(1).says(f"what is finished stays in {case.partial()}: the same command goes on from there",
+                                      f"cannot write {case.partial()}/chat_template.jinja: File too large")
+    assert not case.path("out").exists() and case.partial().exists()
+    case.moe().exits(0).says("continues what an earlier run left: ")
+    assert not case.partial().exists()
 
 
 # ------------------------------------------------------------------------------------------------------- interrupted runs
 
 
 @rows({"SIGTERM": (signal.SIGTERM,), "SIGINT": (signal.SIGINT,)})
-def test_interrupted_run_tidies_up(case, number):
+def test_interrupted_run_leaves_what_the_next_goes_on_with(case, number):
     case.slow_models()
     run = case.start_slow()
     run.send_signal(number)
     _, stderr = run.communicate(timeout=60)
     assert run.returncode == 130, f"exit code {run.returncode}: {stderr.decode()}"
     assert stderr.decode().endswith("moerge: interrupted\n"), stderr.decode()
-    assert not case.path("out").exists() and not case.partial().exists()
+    assert not case.path("out").exists()
+    assert case.partial().exists() == ("the same command goes on from there" in stderr.decode())
+    case.built()
+    assert not case.partial().exists()
 
 
 def test_killed_run_leaves_no_output_and_the_next_run_tidies_up(case):
