@@ -9,13 +9,13 @@
 #include "moerge/base/error.h"
 #include "moerge/base/progress.h"
 #include "moerge/base/suggest.h"
+#include "moerge/base/version.h"
 #include "moerge/cli/command.h"
-#include "moerge/cli/version.h"
 
 namespace moerge {
 namespace {
 
-constexpr std::array<Command, 12> kCommands = {{
+constexpr std::array<Command, 13> kCommands = {{
     {"moe", "make a mixture of experts from the models that a YAML file names", "mergekit-moe", run_moe},
     {"plan", "say what would be made of a YAML: sizes, memory, families; writes nothing", "", run_plan},
     {"extract", "write one expert of a mixture as a dense model", "", run_extract},
@@ -27,6 +27,8 @@ constexpr std::array<Command, 12> kCommands = {{
     {"pull", "fetch models from the Hugging Face Hub", "", run_pull},
     {"imatrix", "measure on text which weights of a model matter most, for a quantiser", "", run_imatrix},
     {"card", "write the model card of a folder: README.md as the Hugging Face Hub reads it", "", run_card},
+    {"verify", "say whether a model folder still holds what was built: checksums of all that is in it", "",
+     run_verify},
     {"push", "upload a model folder and its GGUF files to the Hugging Face Hub", "", run_push},
 }};
 

@@ -108,7 +108,8 @@ int run_extract(std::string_view program, const std::vector<std::string>& argume
   FolderBuild build(extract.plan, layout, options, extract.model->config.raw.dump(), reporter);
   build.write({.config = extract.model->config.raw,
                .tokenizer = *extract.model,
-               .card = expert_card(extract, folder_name(options.out))},
+               .card = expert_card(extract, folder_name(options.out)),
+               .sources = {extract.model.get()}},
               {});
   fetcher.forget();
   if (a.json) print_result(json_text(extract_json(extract, layout)));

@@ -7,7 +7,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
-#include "moerge/cli/version.h"
+#include "moerge/base/version.h"
 
 namespace moerge {
 namespace fs = std::filesystem;

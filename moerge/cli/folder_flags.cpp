@@ -1,7 +1,7 @@
 #include "moerge/cli/folder_flags.h"
 
 #include "moerge/cli/arguments.h"
-#include "moerge/cli/version.h"
+#include "moerge/base/version.h"
 
 namespace moerge {
 namespace {
@@ -53,7 +53,9 @@ void add_file_flags(CLI::App& app, FolderFlags& flags, const std::string& tokeni
       ->group(files);
   app.add_flag("--write-model-card,!--no-write-model-card", flags.write_card, "write README.md (on)")
       ->group(files);
-  app.add_flag("--verify", flags.verify, "reopen the result and compare every tensor with its source")
+  app.add_flag(
+         "--verify", flags.verify,
+         "reopen the result, compare every tensor with its source, and keep checksums for `moerge verify`")
       ->group(files);
   add_cache_flag(app, flags);
 }

@@ -9,11 +9,18 @@
 #include "moerge/moe/saved_gates.h"
 
 namespace moerge {
+namespace {
 
-void check_build(const MoePlan& moe, const FolderLayout& layout, const BuildOptions& options) {
+std::vector<const Model*> list_sources(const MoePlan& moe) {
   std::vector<const Model*> sources;
   for (const auto& [location, model] : moe.opened) sources.push_back(model.get());
-  check_folder(moe.plan, layout, sources, options);
+  return sources;
+}
+
+}  // namespace
+
+void check_build(const MoePlan& moe, const FolderLayout& layout, const BuildOptions& options) {
+  check_folder(moe.plan, layout, list_sources(moe), options);
   if (moe.chat_template && !options.copy_tokenizer)
     fail(ErrorKind::usage,
          "{}: a chat_template is written into the tokenizer's files, which --no-copy-tokenizer leaves out: "
@@ -61,7 +68,8 @@ void build_moe(MoePlan& moe, const FolderLayout& layout, const BuildOptions& opt
                                  .tokenizer = *moe.models.base,
                                  .chat_template = moe.chat_template ? &moe.chat_template->text : nullptr,
                                  .card = render_card(card.card),
-                                 .files = {{"mergekit_moe_config.yml", moe.config.yaml}}};
+                                 .files = {{"mergekit_moe_config.yml", moe.config.yaml}},
+                                 .sources = list_sources(moe)};
   build.write(content, [&] {
     if (job) job->check();
   });

@@ -11,13 +11,15 @@
 #include "moerge/formats/safetensors_sink.h"
 #include "moerge/model/tokenizer_files.h"
 #include "moerge/plan/execute.h"
+#include "moerge/plan/manifest.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kJournal = "moerge-journal";
-constexpr const char* kSaved = "moerge-saved-";
+// Hidden, as what is no part of the model.
+constexpr const char* kJournal = ".moerge-journal";
+constexpr const char* kSaved = ".moerge-saved-";
 
 bool is_ours(const std::string& name) { return name.starts_with(kJournal) || name.starts_with(kSaved); }
 
@@ -29,7 +31,7 @@ std::string journal_name(const BuildPart& part) {
 std::optional<BuildPart> part_of(const std::string& journal) {
   BuildPart part;
   int used = 0;
-  if (std::sscanf(journal.c_str(), "moerge-journal-%ld-of-%ld%n", &part.number, &part.count, &used) != 2 ||
+  if (std::sscanf(journal.c_str(), ".moerge-journal-%ld-of-%ld%n", &part.number, &part.count, &used) != 2 ||
       static_cast<size_t>(used) != journal.size() || part.number < 1 || part.number > part.count ||
       part.count > kMaxParts)
     return std::nullopt;
@@ -275,7 +277,7 @@ void FolderBuild::write_all(const FolderContent& content, const std::function<vo
   if (const std::string index = shard_index(specs_, layout_.shards); options_.join && !index.empty())
     write_file(folder_.path() / kShardIndex, index);
   write_small_files(content);
-  if (options_.verify) verify(check);
+  if (options_.verify) verify(content, check);
   complete();
 }
 
@@ -300,11 +302,14 @@ void FolderBuild::write_weights(const std::function<void()>& check) {
   }
 }
 
-void FolderBuild::verify(const std::function<void()>& check) {
+void FolderBuild::verify(const FolderContent& content, const std::function<void()>& check) {
   const Checkpoint written(folder_.path());
   ComparingSink compare(written);
   run(compare, plan_.totals().bytes, check, "verified");
   reporter_.info(fmt::format("every one of the {} tensors equals what it was made of", specs_.size()));
+  const Manifest manifest =
+      make_manifest(plan_, content.sources, written, {.threads = options_.threads, .reporter = reporter_});
+  write_file(folder_.path() / kManifestName, manifest_text(manifest));
 }
 
 void FolderBuild::run(TensorSink& sink, int64_t bytes, const std::function<void()>& check,

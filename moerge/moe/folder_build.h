@@ -50,7 +50,7 @@ class FolderBuild {
   void write_all(const FolderContent& content, const std::function<void()>& check);
   void write_weights(const std::function<void()>& check);
   void write_small_files(const FolderContent& content);
-  void verify(const std::function<void()>& check);
+  void verify(const FolderContent& content, const std::function<void()>& check);
   void complete();
   void run(TensorSink& sink, int64_t bytes, const std::function<void()>& check, const char* label);
   void leave(bool may_go_on);

@@ -28,7 +28,7 @@ struct BuildOptions {
   bool overwrite = false;
   bool copy_tokenizer = true;
   bool write_card = true;
-  bool verify = false;  // reopen the result and compare every byte with its source
+  bool verify = false;  // reopen the result, compare every byte with its source, write a manifest
   int64_t max_shard_bytes = 5'000'000'000;
   bool share_blocks = true;  // lay shards out for it, where the file system can
   BuildPart part = {};
@@ -45,6 +45,7 @@ struct FolderContent {
   const std::string* chat_template = nullptr;                   // instead of theirs
   std::string card;                                             // README.md
   std::vector<std::pair<std::string, std::string>> files = {};  // further ones: name, content
+  std::vector<const Model*> sources = {};                       // of the plan's tensors, for the manifest
 };
 
 /// The folder's own name, for the card's title.
