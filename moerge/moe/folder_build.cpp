@@ -335,13 +335,14 @@ void FolderBuild::write_small_files(const FolderContent& content) {
   if (options_.write_card) write_file(folder / "README.md", content.card);
 }
 
+// The journals go last: should the run be killed before, the next one has nothing to write again.
 void FolderBuild::complete() {
-  check_interrupted();
   sources_.check();
   folder_.sync();
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder_.path()))
-    if (is_ours(entry.path().filename().string())) fs::remove(entry.path());
+  check_interrupted();
   folder_.commit();
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_.target()))
+    if (is_ours(entry.path().filename().string())) fs::remove(entry.path());
 }
 
 }  // namespace moerge

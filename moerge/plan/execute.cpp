@@ -69,12 +69,16 @@ void convert_part(const Plan& plan, const Work& work, TensorSink& sink, Progress
   for_each_chunk(*part.source, [&](int64_t first, std::span<const std::byte> source) {
     const auto n =
         source.size() / static_cast<size_t>(info(from).bytes) * static_cast<size_t>(info(from).block);
-    values.resize(n);
     bytes.resize(n * static_cast<size_t>(out));
-    to_f32(from, source, values);
-    if (part.changes_values()) change_values(part, plan.seed, first, values);
     const auto target = std::span(bytes).first(n * static_cast<size_t>(out));
-    from_f32(values, to, target);
+    if (part.changes_values()) {
+      values.resize(n);
+      to_f32(from, source, values);
+      change_values(part, plan.seed, first, values);
+      from_f32(values, to, target);
+    } else {
+      convert(from, source, to, target);
+    }
     sink.put(work.step, work.offset + first * out, target);
     if (progress) progress->add(std::ssize(target));
   });
@@ -108,8 +112,8 @@ void run_fill(const Step& step, size_t index, TensorSink& sink, Progress* progre
 
 // Of one part, as run_part() goes about it, n elements at a time:
 //   copied by the kernel     nothing (a buffer of copy_range() where the kernel cannot)
-//   converted or changed     4 n (float32) + n in the output's type, + n in the source's type where they are
-//                            rounded to it after a change
+//   converted                n in the output's type
+//   changed                  + 4 n (float32) + n in the source's type, to which they are rounded
 //   rows put in order        + n in the source's type
 //   computed                 + 4 n (their float32) + 8 n (what they are computed from, an adapter's factors)
 int64_t part_buffer(const Part& part, DType out) {
@@ -121,7 +125,8 @@ int64_t part_buffer(const Part& part, DType out) {
   const int64_t n =
       std::min(source.spec.elements(), std::max(chunk, source.is_plain() ? 0 : source.row_elements()));
   int64_t bytes = 0;
-  if (converts) bytes += 4 * n + byte_size(out, n) + (part.changes_values() ? byte_size(from, n) : 0);
+  if (converts) bytes += byte_size(out, n);
+  if (part.changes_values()) bytes += 4 * n + byte_size(from, n);
   if (!source.is_plain()) bytes += byte_size(from, n);
   if (source.derivation) bytes += 12 * n;
   return bytes;

@@ -262,10 +262,10 @@ TEST_F(Execute, BuffersAreCounted) {
   };
   constexpr int64_t kChunk = 64 * 1024;
   EXPECT_EQ(buffer_bytes(only({}), 4), 0);
-  EXPECT_EQ(buffer_bytes(only({0}), 4), 28);                // no larger than what is copied
-  EXPECT_EQ(buffer_bytes(only({1}), 4), kChunk * (4 + 2));  // float32, bf16; one piece of work, one thread
+  EXPECT_EQ(buffer_bytes(only({0}), 4), 28);                       // no larger than what is copied
+  EXPECT_EQ(buffer_bytes(only({1}), 4), kChunk * 2);               // bf16; one piece of work, one thread
   EXPECT_EQ(buffer_bytes(only({1, 3}), 1), kChunk * (4 + 2 + 4));  // the larger one: it is rounded to float32
-  EXPECT_EQ(buffer_bytes(only({1, 3}), 2), kChunk * (4 + 2) + kChunk * (4 + 2 + 4));
+  EXPECT_EQ(buffer_bytes(only({1, 3}), 2), kChunk * 2 + kChunk * (4 + 2 + 4));
   EXPECT_EQ(buffer_bytes(only({4}), 4), 2 * (4 + 4));
 }
 

@@ -4,7 +4,7 @@
 
 #include "moerge/base/digest.h"
 #include "moerge/base/error.h"
-#include "moerge/formats/sink.h"
+#include "moerge/formats/safetensors_sink.h"
 #include "moerge/plan/execute.h"
 #include "moerge/plan/verify_folder.h"
 #include "moerge/testing/tiny_model.h"
@@ -37,7 +37,7 @@ class ManifestTest : public ::testing::Test {
     std::filesystem::create_directory(dir_ / "out");
     dir_.write("out/config.json", "{}");
     dir_.write("out/.hidden", "x");
-    SafetensorsSink sink(dir_ / "out", 400);
+    SafetensorsSink sink(dir_ / "out", plan_shards(plan_.specs(), 400), {});
     execute(plan_, sink, {.threads = 2});
   }
 

@@ -2,10 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <random>
 #include <vector>
 
+#include "moerge/base/error.h"
+#include "moerge/tensor/convert_kernels.h"
 #include "moerge/tensor/tensor.h"
 
 namespace moerge {
@@ -127,6 +132,121 @@ TEST(Convert, UnalignedBuffersAndAllPairs) {
       for (size_t i = 0; i < values.size(); i++)
         ASSERT_NEAR(found[i], values[i], std::abs(values[i]) * 0.008);
     }
+}
+
+// One element by the functions of convert.h, which the tests above hold to the types' definitions.
+float read_one(DType dtype, const std::byte* bytes) {
+  const auto as = [&]<typename T>(T value) {
+    std::memcpy(&value, bytes, sizeof value);
+    return value;
+  };
+  switch (dtype) {
+    case DType::f64:
+      return static_cast<float>(as(double{}));
+    case DType::f32:
+      return as(float{});
+    case DType::f16:
+      return f16_to_f32(as(uint16_t{}));
+    case DType::bf16:
+      return bf16_to_f32(as(uint16_t{}));
+    case DType::f8_e4m3:
+      return f8_e4m3_to_f32(as(uint8_t{}));
+    default:
+      return f8_e5m2_to_f32(as(uint8_t{}));
+  }
+}
+void write_one(DType dtype, float value, std::byte* bytes) {
+  const auto put = [&](auto bits) { std::memcpy(bytes, &bits, sizeof bits); };
+  switch (dtype) {
+    case DType::f64:
+      return put(static_cast<double>(value));
+    case DType::f32:
+      return put(value);
+    case DType::f16:
+      return put(f32_to_f16(value));
+    default:
+      return put(f32_to_bf16(value));
+  }
+}
+
+// All values of a type of at most 16 bits; edges and random bits of a longer one.
+std::vector<std::byte> many_values(DType dtype) {
+  const auto size = static_cast<size_t>(info(dtype).bytes);
+  std::vector<std::byte> bytes;
+  const auto add = [&](const auto& value) {
+    const auto* begin = reinterpret_cast<const std::byte*>(&value);
+    bytes.insert(bytes.end(), begin, begin + size);
+  };
+  if (size <= 2) {
+    for (uint32_t bits = 0; bits < 1u << 8 * size; bits++) add(bits);  // little endian
+    return bytes;
+  }
+  std::mt19937 random(9);
+  std::vector<uint32_t> patterns;
+  for (uint32_t upper = 0; upper < 1u << 16; upper++)  // every bf16, and what rounds up and down to it
+    for (uint32_t lower : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+      patterns.push_back(upper << 16 | lower);
+  for (uint32_t half = 0; half < 0x7c00; half++) {  // the same of float16
+    const auto value =
+        static_cast<float>((half_value(static_cast<uint16_t>(half)) +
+                            (half == 0x7bff ? 65536.0 : half_value(static_cast<uint16_t>(half + 1)))) /
+                           2);
+    for (float near : {std::nextafter(value, -1.0f), value, std::nextafter(value, 1e9f)})
+      for (float edge : {near, -near}) patterns.push_back(std::bit_cast<uint32_t>(edge));
+  }
+  for (int i = 0; i < 300'001; i++) patterns.push_back(static_cast<uint32_t>(random()));
+  for (uint32_t pattern : patterns)
+    if (dtype == DType::f32)
+      add(pattern);
+    else
+      add(static_cast<double>(std::bit_cast<float>(pattern)));
+  return bytes;
+}
+
+TEST(Convert, EveryInstructionSetHasTheSameResults) {
+  ASSERT_TRUE(converter_sets().back().runs_here());
+  for (DType from : {DType::f64, DType::f32, DType::f16, DType::bf16, DType::f8_e4m3, DType::f8_e5m2})
+    for (DType to : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
+      const auto in = static_cast<size_t>(info(from).bytes), out = static_cast<size_t>(info(to).bytes);
+      const std::vector<std::byte> values = many_values(from);
+      const size_t count = values.size() / in;
+      std::vector<std::byte> expected(count * out);
+      for (size_t i = 0; i < count; i++)
+        write_one(to, read_one(from, values.data() + i * in), expected.data() + i * out);
+      for (const ConverterSet& set : converter_sets()) {
+        SCOPED_TRACE(std::string(set.name) + " " + std::string(info(from).name()) + " " +
+                     std::string(info(to).name()));
+        const Converter converter = set.find(from, to);
+        ASSERT_EQ(converter == nullptr, from == to);
+        if (from == to || !set.runs_here()) continue;
+        // Whole vectors and what is left over, at addresses of any kind; nothing around the target is
+        // written.
+        const auto check = [&](size_t first, size_t n, size_t shift) {
+          constexpr auto untouched = std::byte{0xa5};
+          std::vector<std::byte> source(shift + n * in), target(shift + n * out + 16, untouched);
+          std::copy_n(values.data() + first * in, n * in, source.data() + shift);
+          converter(source.data() + shift, target.data() + shift, n);
+          const auto begin = target.begin() + static_cast<ptrdiff_t>(shift);
+          const auto end = begin + static_cast<ptrdiff_t>(n * out);
+          ASSERT_TRUE(std::equal(begin, end, expected.begin() + static_cast<ptrdiff_t>(first * out)))
+              << n << " elements from number " << first;
+          ASSERT_EQ(std::count(target.begin(), begin, untouched), static_cast<ptrdiff_t>(shift));
+          ASSERT_EQ(std::count(end, target.end(), untouched), 16);
+        };
+        check(0, count, 0);
+        check(0, count, 1);
+        for (size_t n = 0; n < 100; n++) check(count - 2 * n, n, n % 7);
+      }
+    }
+}
+
+TEST(Convert, OtherTypesAreRefused) {
+  std::vector<std::byte> bytes(64);
+  std::vector<float> values(16);
+  EXPECT_THROW(to_f32(DType::i32, bytes, values), Error);
+  EXPECT_THROW(from_f32(values, DType::f8_e4m3, std::span(bytes).first(16)), Error);
+  EXPECT_THROW(convert(DType::bf16, std::span(bytes).first(32), DType::q8_0, std::span(bytes).first(34)),
+               Error);
 }
 
 TEST(DType, NamesAreFoundInEverySpelling) {
