@@ -30,6 +30,14 @@ struct stat stat_of(int fd, const fs::path& path) {
   return info;
 }
 
+// A signal may end an open() on a network's file system.
+int open_file(const char* path, int flags, mode_t mode = 0) {
+  for (;;) {
+    const int fd = open(path, flags, mode);
+    if (fd >= 0 || errno != EINTR) return fd;
+  }
+}
+
 // Where the kernel cannot copy between these two files (other file system, old kernel).
 void copy_by_hand(const File& source, int64_t from, File& target, int64_t to, int64_t count) {
   std::vector<std::byte> buffer(static_cast<size_t>(std::min(count, kCopyBuffer)));
@@ -61,7 +69,7 @@ void write_file(const fs::path& path, std::string_view bytes) {
 
 File File::open_read(const fs::path& path) {
   // O_NONBLOCK: opening a named pipe must not hang; it is refused below.
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int fd = open_file(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) fail_errno("cannot open", path.string());
   File file(fd, path);
   if (!S_ISREG(stat_of(fd, path).st_mode)) fail(ErrorKind::input, "{} is not a regular file", path.string());
@@ -69,7 +77,7 @@ File File::open_read(const fs::path& path) {
 }
 
 File File::create(const fs::path& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  const int fd = open_file(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (fd < 0) fail_errno("cannot create", path.string());
   return File(fd, path);
 }
@@ -82,7 +90,7 @@ File File::create_locked(const fs::path& path) {
 
 std::optional<File> File::try_create_locked(const fs::path& path) {
   for (;;) {
-    File file(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666), path);
+    File file(open_file(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666), path);
     if (file.fd_ < 0) fail_errno("cannot create", path.string());
     if (flock(file.fd_, LOCK_EX | LOCK_NB) != 0) {
       if (errno == EWOULDBLOCK) return std::nullopt;
@@ -91,20 +99,20 @@ std::optional<File> File::try_create_locked(const fs::path& path) {
     // The other run may have renamed or removed the file between our open and our lock.
     struct stat named = {};
     if (stat(path.c_str(), &named) == 0 && stat_of(file.fd_, path).st_ino == named.st_ino) {
-      file.resize(0);
+      if (file.size() > 0) file.resize(0);
       return file;
     }
   }
 }
 
 File File::open_update(const fs::path& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  const int fd = open_file(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (fd < 0) fail_errno("cannot open", path.string());
   return File(fd, path);
 }
 
 File File::open_output(const fs::path& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
+  const int fd = open_file(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
   if (fd < 0) fail_errno("cannot create", path.string());
   File file(fd, path);
   if (!S_ISREG(stat_of(fd, path).st_mode)) fail(ErrorKind::io, "{} is not a regular file", path.string());
@@ -129,7 +137,8 @@ File::~File() {
 int64_t File::size() const { return stat_of(fd_, path_).st_size; }
 
 void File::resize(int64_t bytes) {
-  if (ftruncate(fd_, bytes) != 0) fail_errno("cannot set the size of", path_.string());
+  while (ftruncate(fd_, bytes) != 0)
+    if (errno != EINTR) fail_errno("cannot set the size of", path_.string());
 }
 
 void File::write_at(int64_t offset, std::span<const std::byte> bytes) {
@@ -243,7 +252,7 @@ bool can_share_blocks(const File& source, const fs::path& folder) {
 
 void sync_folder(const fs::path& folder) {
   const fs::path path = folder.empty() ? "." : folder;
-  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int fd = open_file(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) fail_errno("cannot open", path.string());
   int result = 0;
   do result = fsync(fd);

@@ -87,6 +87,16 @@ OutputFolder::OutputFolder(const fs::path& target, bool overwrite, Use use)
   std::error_code error;
   fs::create_directories(target_.parent_path(), error);
   if (error) fail(ErrorKind::io, "cannot create {}: {}", target_.parent_path().string(), error.message());
+  try {
+    lock(use);
+  } catch (const Error&) {
+    std::error_code ignored;
+    fs::remove(partial_, ignored);  // when nothing is in it
+    throw;
+  }
+}
+
+void OutputFolder::lock(Use use) {
   for (;;) {
     if (mkdir(partial_.c_str(), 0777) != 0 && errno != EEXIST) fail_errno("cannot create", partial_.string());
     lock_ = open(partial_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -111,13 +121,14 @@ OutputFolder::OutputFolder(const fs::path& target, bool overwrite, Use use)
 OutputFolder::~OutputFolder() {
   std::error_code ignored;
   if (!committed_ && !kept_) fs::remove_all(partial_, ignored);
-  if (!committed_ && kept_) fs::remove(partial_, ignored);  // when nothing is in it
+  if (!committed_ && kept_ && fs::is_empty(partial_, ignored)) fs::remove(partial_, ignored);
   close(lock_);
 }
 
 void OutputFolder::clear(const std::function<bool(const std::string&)>& keep) {
   for (const fs::directory_entry& entry : fs::directory_iterator(partial_))
-    if (!fs::is_regular_file(entry.symlink_status()) || !keep(entry.path().filename().string()))
+    if (!fs::is_regular_file(entry.symlink_status()) || fs::hard_link_count(entry.path()) > 1 ||
+        !keep(entry.path().filename().string()))
       fs::remove_all(entry.path());
 }
 

@@ -25,7 +25,8 @@ class OutputFolder {
 
   const std::filesystem::path& path() const { return partial_; }
   const std::filesystem::path& target() const { return target_; }
-  /// Removes all that is in it but regular files that `keep` is true for.
+  bool is_committed() const { return committed_; }
+  /// Removes all that is in it but regular files, of this one name, that `keep` is true for.
   void clear(const std::function<bool(const std::string& name)>& keep);
   /// Whether the destructor leaves what is there.
   void keep(bool keep) { kept_ = keep; }
@@ -35,6 +36,8 @@ class OutputFolder {
   void commit();
 
  private:
+  void lock(Use use);
+
   std::filesystem::path target_, partial_;
   int lock_ = -1;
   bool overwrite_, kept_, committed_ = false;

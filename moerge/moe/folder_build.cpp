@@ -139,9 +139,9 @@ void FolderBuild::open_journal(const std::string& recipe) {
     else if (!journal_->entries().empty())
       reporter_.info(
           fmt::format("an earlier run left {}, but {}: starts anew", folder_.path().string(), anew));
+    if (options_.part.count == 0) folder_.keep(false);
     journal_->start(head);
     sync_folder(folder_.path());
-    if (options_.part.count == 0) folder_.keep(false);
   }
 }
 
@@ -256,13 +256,21 @@ void FolderBuild::write(const FolderContent& content, const std::function<void()
 }
 
 void FolderBuild::leave(bool may_go_on) {
-  if (options_.join) return;
+  if (options_.join || folder_.is_committed()) return;
   const bool kept = may_go_on && !is_aborted() && !journal_->entries().empty();
   if (kept)
     reporter_.info(fmt::format("what is finished stays in {}: the same command goes on from there",
                                folder_.path().string()));
-  if (options_.part.count == 0) return folder_.keep(kept);
-  if (kept) return;
+  if (options_.part.count == 0) folder_.keep(kept);
+  if (!kept) give_up();
+}
+
+FolderBuild::~FolderBuild() {
+  if (is_aborted() && !folder_.is_committed() && !options_.join) give_up();
+}
+
+void FolderBuild::give_up() {
+  if (options_.part.count == 0) return folder_.keep(false);
   std::error_code ignored;
   for (size_t s = 0; s < layout_.shards.size(); s++)
     if (mine_[s]) fs::remove(folder_.path() / layout_.shards[s].file, ignored);
@@ -340,9 +348,19 @@ void FolderBuild::complete() {
   sources_.check();
   folder_.sync();
   check_interrupted();
-  folder_.commit();
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder_.target()))
-    if (is_ours(entry.path().filename().string())) fs::remove(entry.path());
+  try {
+    folder_.commit();
+  } catch (const Error&) {
+    if (folder_.is_committed()) remove_journals();
+    throw;
+  }
+  remove_journals();
+}
+
+void FolderBuild::remove_journals() {
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_.target(), ignored))
+    if (is_ours(entry.path().filename().string())) fs::remove(entry.path(), ignored);
 }
 
 }  // namespace moerge

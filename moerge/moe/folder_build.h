@@ -33,6 +33,7 @@ class FolderBuild {
               const std::string& recipe, Reporter& reporter);
   FolderBuild(const FolderBuild&) = delete;
   FolderBuild& operator=(const FolderBuild&) = delete;
+  ~FolderBuild();
 
   /// Some of the plan's computed tensors are still to be written, by this run.
   bool computes() const;
@@ -52,8 +53,10 @@ class FolderBuild {
   void write_small_files(const FolderContent& content);
   void verify(const FolderContent& content, const std::function<void()>& check);
   void complete();
+  void remove_journals();
   void run(TensorSink& sink, int64_t bytes, const std::function<void()>& check, const char* label);
   void leave(bool may_go_on);
+  void give_up();
   std::vector<bool> missing() const;  // tensors that this run has to write
   bool is_larger_than_memory() const;
 

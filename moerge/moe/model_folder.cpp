@@ -5,6 +5,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/output_folder.h"
+#include "moerge/plan/source_watch.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -43,6 +44,11 @@ void check_folder(const Plan& plan, const FolderLayout& layout, const std::vecto
       fail(ErrorKind::usage,
            "the output {} and the model \"{}\" lie in one another: choose another output folder",
            options.out.string(), model->name);
+  for (const MappedFile* file : list_source_files(plan))
+    if (is_within(file->file().path(), options.out))
+      fail(ErrorKind::usage,
+           "{} leads into the output {}, which would replace it: choose another output folder",
+           file->file().path().string(), options.out.string());
   const int64_t there = unfinished_bytes(options.out);
   const int64_t needed = needed_space(plan, layout) - there, free = free_space(options.out);
   if (needed > free)

@@ -21,14 +21,18 @@ void collect(const StoredTensor& tensor, std::vector<const MappedFile*>& files) 
 
 }  // namespace
 
-SourceWatch::SourceWatch(const Plan& plan) {
+std::vector<const MappedFile*> list_source_files(const Plan& plan) {
   std::vector<const MappedFile*> files;
   for (const Step& step : plan.steps)
     if (const Concat* concat = std::get_if<Concat>(&step.how))
       for (const Part& part : concat->parts) collect(*part.source, files);
   std::ranges::sort(files);
   files.erase(std::ranges::unique(files).begin(), files.end());
-  for (const MappedFile* file : files) {
+  return files;
+}
+
+SourceWatch::SourceWatch(const Plan& plan) {
+  for (const MappedFile* file : list_source_files(plan)) {
     files_.push_back({file, file->file().stamp()});
     if (files_.back().stamp.bytes != std::ssize(file->bytes())) refuse(*file);
   }

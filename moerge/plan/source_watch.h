@@ -10,6 +10,9 @@
 
 namespace moerge {
 
+/// Every file that a plan reads, once.
+std::vector<const MappedFile*> list_source_files(const Plan& plan);
+
 class SourceWatch {
  public:
   /// As they are now. Throws input for one whose size is not what it was when it was opened.
