@@ -90,10 +90,14 @@ OutputFolder::OutputFolder(const fs::path& target, bool overwrite, Use use)
   try {
     lock(use);
   } catch (const Error&) {
-    std::error_code ignored;
-    fs::remove(partial_, ignored);  // when nothing is in it
+    remove_if_empty();
     throw;
   }
+}
+
+void OutputFolder::remove_if_empty() {
+  std::error_code ignored;
+  fs::remove(partial_, ignored);
 }
 
 void OutputFolder::lock(Use use) {
@@ -121,7 +125,6 @@ void OutputFolder::lock(Use use) {
 OutputFolder::~OutputFolder() {
   std::error_code ignored;
   if (!committed_ && !kept_) fs::remove_all(partial_, ignored);
-  if (!committed_ && kept_ && fs::is_empty(partial_, ignored)) fs::remove(partial_, ignored);
   close(lock_);
 }
 

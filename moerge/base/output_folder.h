@@ -30,6 +30,8 @@ class OutputFolder {
   void clear(const std::function<bool(const std::string& name)>& keep);
   /// Whether the destructor leaves what is there.
   void keep(bool keep) { kept_ = keep; }
+  /// Of a folder that is to be kept: not when nothing is in it.
+  void remove_if_empty();
   /// Returns when every file in it survives a power cut.
   void sync() const;
   /// Gives the folder its name; it survives a power cut then, if sync() was called.

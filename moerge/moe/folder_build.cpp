@@ -105,7 +105,12 @@ FolderBuild::FolderBuild(const Plan& plan, const FolderLayout& layout, const Bui
       sources_(plan),
       folder_(options.out, options.overwrite,
               options.part.count > 0 ? OutputFolder::Use::together : OutputFolder::Use::alone) {
-  open_journal(recipe);
+  try {
+    open_journal(recipe);
+  } catch (const Error&) {
+    folder_.remove_if_empty();
+    throw;
+  }
 }
 
 void FolderBuild::open_journal(const std::string& recipe) {
@@ -275,6 +280,7 @@ void FolderBuild::give_up() {
   for (size_t s = 0; s < layout_.shards.size(); s++)
     if (mine_[s]) fs::remove(folder_.path() / layout_.shards[s].file, ignored);
   fs::remove(folder_.path() / journal_name(options_.part), ignored);
+  folder_.remove_if_empty();
 }
 
 void FolderBuild::write_all(const FolderContent& content, const std::function<void()>& check) {
