@@ -13,6 +13,8 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <map>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -298,6 +300,15 @@ void advise(std::span<const std::byte> part, int advice) {
 void MappedFile::release(std::span<const std::byte> part) const { advise(part, MADV_DONTNEED); }
 
 void MappedFile::prefetch(std::span<const std::byte> part) const { advise(part, MADV_WILLNEED); }
+
+BlockSharing sharing_with(const fs::path& folder) {
+  auto known = std::make_shared<std::map<const MappedFile*, bool>>();
+  return {.block = block_bytes(folder), .possible = [known, folder](const MappedFile& file) {
+            const auto [at, is_new] = known->try_emplace(&file);
+            if (is_new) at->second = can_share_blocks(file.file(), folder);
+            return at->second;
+          }};
+}
 
 int64_t free_space(const fs::path& path) {
   const fs::path place = existing_parent(path);

@@ -80,10 +80,6 @@ inline constexpr int64_t kCopyBuffer = 1 << 20;
 void copy_range(const File& source, int64_t source_offset, File& target, int64_t target_offset,
                 int64_t count);
 
-/// True when files in `folder` (or its nearest existing parent) can share blocks with this one. Found out by
-/// sharing one block with a file without a name, which is gone afterwards.
-bool can_share_blocks(const File& source, const std::filesystem::path& folder);
-
 /// The block size of the file system that holds `path` (or its nearest existing parent).
 int64_t block_bytes(const std::filesystem::path& path);
 
@@ -115,6 +111,18 @@ class MappedFile {
   size_t size_ = 0;
   std::optional<NamedMapping> named_;
 };
+
+/// True when files in `folder` (or its nearest existing parent) can share blocks with this one. Found out by
+/// sharing one block with a file without a name, which is gone afterwards.
+bool can_share_blocks(const File& source, const std::filesystem::path& folder);
+
+/// What files that are written can have in common with those they are made of.
+struct BlockSharing {
+  int64_t block = 0;                                     // bytes of a block; 0: nothing
+  std::function<bool(const MappedFile&)> possible = {};  // with this file
+};
+/// For files in `folder`; every source is asked once.
+BlockSharing sharing_with(const std::filesystem::path& folder);
 
 /// Bytes that an unprivileged user can still write where `path` (or its nearest existing parent) lies.
 int64_t free_space(const std::filesystem::path& path);

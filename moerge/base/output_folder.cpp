@@ -96,8 +96,7 @@ OutputFolder::OutputFolder(const fs::path& target, bool overwrite, Use use)
 }
 
 void OutputFolder::remove_if_empty() {
-  std::error_code ignored;
-  fs::remove(partial_, ignored);
+  if (rmdir(partial_.c_str()) != 0) return;  // there is something in it, or it is no folder
 }
 
 void OutputFolder::lock(Use use) {

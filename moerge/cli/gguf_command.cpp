@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 namespace {
 
 struct Arguments {
-  std::string source, out, types = "q4_k_m", split, output_type, embedding_type, importance, pre, name;
+  std::string source, out, types = "q4_k_m", split, output_type, embedding_type, importance, pre, name,
+                           layout_files = "auto";
   std::vector<std::string> overrides;
   SourceOptions how;
   int threads = default_threads(), verbosity = 0;
@@ -60,6 +61,12 @@ void add_flags(CLI::App& app, Arguments& a) {
   const std::string files = "Files";
   app.add_option("--name", a.name, "NAME of the files and of the model (SOURCE's name)")->group(files);
   app.add_option("--split-max-size", a.split, "bytes per file, several files then: 4G, 500M (G is 10^9)")
+      ->group(files);
+  app.add_option(
+         "--layout-files", a.layout_files,
+         "auto: where the file system can share blocks (XFS, Btrfs) and tensors keep their type, the file "
+         "begins so that they take neither time nor space; size: as llama.cpp's converter lays it out (auto)")
+      ->check(CLI::IsMember({"auto", "size"}))
       ->group(files);
   app.add_flag("--overwrite", a.overwrite, "write files again that exist (else they are skipped)")
       ->group(files);
@@ -139,7 +146,7 @@ void check_target(const Arguments& a, const std::vector<const FileType*>& types)
 
 void check_space(const fs::path& folder, const std::vector<OutputFile>& files) {
   int64_t needed = 0;
-  for (const OutputFile& file : files) needed += file.bytes();
+  for (const OutputFile& file : files) needed += file.bytes() - file.shared;
   if (const int64_t free = free_space(folder); needed > free)
     fail(ErrorKind::io, "not enough space in {}: {} needed, {} free", folder.string(), human_bytes(needed),
          human_bytes(free));
@@ -159,9 +166,11 @@ std::string type_shares(const OutputFile& file) {
 
 std::string describe_file(const ExportPlan& plan, const OutputFile& file) {
   const double bits = static_cast<double>(file.bytes()) * 8 / static_cast<double>(plan.parameters.total);
-  return fmt::format("  {}{}  {}, {:.2f} bits a weight ({})", file.parts.front().path.string(),
+  const std::string shared =
+      file.shared > 0 ? human_bytes(file.shared) + " of them shared with the sources, " : "";
+  return fmt::format("  {}{}  {}, {}{:.2f} bits a weight ({})", file.parts.front().path.string(),
                      file.parts.size() > 1 ? fmt::format(" and {} more", file.parts.size() - 1) : "",
-                     human_bytes(file.bytes()), bits, type_shares(file));
+                     human_bytes(file.bytes()), shared, bits, type_shares(file));
 }
 
 Json json_plan(const ExportPlan& plan, const std::vector<OutputFile>& files) {
@@ -176,6 +185,7 @@ Json json_plan(const ExportPlan& plan, const std::vector<OutputFile>& files) {
     for (const OutputFile::Part& part : file.parts) paths.push_back(part.path.string());
     out["files"].push_back({{"type", std::string(file.type->name)},
                             {"bytes", file.bytes()},
+                            {"shared", file.shared},
                             {"paths", std::move(paths)},
                             {"tensors", std::move(tensors)}});
   }
@@ -228,7 +238,7 @@ std::string resolve_auto(const std::string& types, const Plan& plan) {
 int run(const Arguments& a, Reporter& reporter) {
   check_target(a, parse_file_types(resolve_auto(a.types, {})));
   std::optional<Importance> importance;
-  const ExportOptions options = export_options(a, importance);
+  ExportOptions options = export_options(a, importance);
   SourceOptions how = a.how;
   if (a.dry_run) how.fetch = Fetch::headers;
   OpenSource source(a.source, how, a.threads, reporter);
@@ -253,6 +263,8 @@ int run(const Arguments& a, Reporter& reporter) {
   for (const std::string& warning : source.warnings()) reporter.warning(warning);
   for (const std::string& warning : plan.warnings) reporter.warning(warning);
   std::vector<OutputFile> files;
+  if (a.layout_files == "auto" && !wanted.empty())
+    options.sharing = sharing_with(wanted.front().second.parent_path());
   for (const auto& [type, path] : wanted) {
     files.push_back(plan_output(plan, *type, path, options));
     for (const std::string& warning : files.back().warnings) reporter.warning(warning);

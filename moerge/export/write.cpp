@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <numeric>
 
@@ -17,6 +18,7 @@ namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr const char* kPaddingKey = "moerge.padding";
 constexpr int64_t kChunk = 1 << 20;  // elements that a thread holds at a time: 4 MB of float32
 
 bool has_experts(const ExportTensor& tensor) { return tensor.spec.shape.size() == 3; }
@@ -108,8 +110,64 @@ fs::path part_path(const fs::path& whole, size_t part, size_t parts) {
   return path.replace_filename(fmt::format("{}-{:05}-of-{:05}.gguf", whole.stem().string(), part + 1, parts));
 }
 
-void lay_out(OutputFile& file, const GgufMetadata& metadata, const fs::path& path, int64_t max_bytes) {
-  const auto parts = cut(file.specs, max_bytes);
+// Rows of a tensor that are passed on as the source has them.
+std::optional<StoredRows> find_stored(const ExportTensor& tensor, size_t slice, DType dtype,
+                                      int64_t first_row, int64_t rows) {
+  const Slice& of = tensor.slices[slice];
+  return find_stored_rows(*of.step, dtype,
+                          {.columns = tensor.columns,
+                           .first_row = of.first_row + first_row,
+                           .rows = rows,
+                           .rotary_heads = tensor.rotary_heads});
+}
+
+bool is_computed(const Slice& slice) { return std::holds_alternative<Fill>(slice.step->how); }
+
+// Bytes that can be shared, by the offset modulo the block size that the data would have to start at. A start
+// is a multiple of the alignment.
+std::map<int64_t, int64_t> count_shareable(const ExportPlan& plan, std::span<const TensorSpec> specs,
+                                           size_t first, const GgufLayout& layout,
+                                           const BlockSharing& sharing) {
+  std::map<int64_t, int64_t> bytes_at;
+  for (size_t i = 0; i < specs.size(); i++) {
+    const ExportTensor& tensor = plan.tensors[first + i];
+    int64_t at = layout.offsets[i] - std::ssize(layout.header);
+    for (size_t s = 0; s < tensor.slices.size(); s++) {
+      const int64_t bytes = byte_size(specs[i].dtype, tensor.slices[s].rows * tensor.columns);
+      const auto stored = is_computed(tensor.slices[s])
+                              ? std::nullopt
+                              : find_stored(tensor, s, specs[i].dtype, 0, tensor.slices[s].rows);
+      if (stored && sharing.possible(*stored->file)) {
+        const int64_t start = ((stored->offset - at) % sharing.block + sharing.block) % sharing.block;
+        const int64_t begin = (stored->offset + sharing.block - 1) / sharing.block,
+                      end = (stored->offset + bytes) / sharing.block;
+        if (start % kGgufAlignment == 0 && end > begin) bytes_at[start] += (end - begin) * sharing.block;
+      }
+      at += bytes;
+    }
+  }
+  return bytes_at;
+}
+
+// With its data where most can be shared.
+GgufLayout lay_out_part(const ExportPlan& plan, OutputFile& file, GgufMetadata& keys, size_t first,
+                        std::span<const TensorSpec> specs, const BlockSharing& sharing) {
+  GgufLayout layout = layout_gguf(keys, specs);
+  if (sharing.block == 0) return layout;
+  const auto shareable = count_shareable(plan, specs, first, layout, sharing);
+  const auto best = std::ranges::max_element(shareable, {}, &std::pair<const int64_t, int64_t>::second);
+  if (best == shareable.end() || best->second < layout.file_size / 10) return layout;
+  file.shared += best->second;
+  keys.set(kPaddingKey, std::string());
+  const int64_t start = std::ssize(layout_gguf(keys, specs).header);
+  const int64_t missing = ((best->first - start) % sharing.block + sharing.block) % sharing.block;
+  keys.set(kPaddingKey, std::string(static_cast<size_t>(missing), ' '));
+  return layout_gguf(keys, specs);
+}
+
+void lay_out(const ExportPlan& plan, OutputFile& file, const GgufMetadata& metadata, const fs::path& path,
+             const ExportOptions& options) {
+  const auto parts = cut(file.specs, options.max_part_bytes);
   if (parts.size() > UINT16_MAX)
     fail(ErrorKind::usage, "--split-max-size: {} parts, and a GGUF can have {}", parts.size(), UINT16_MAX);
   for (size_t p = 0; p < parts.size(); p++) {
@@ -120,8 +178,9 @@ void lay_out(OutputFile& file, const GgufMetadata& metadata, const fs::path& pat
       keys.set("split.count", static_cast<uint16_t>(parts.size()));
       keys.set("split.tensors.count", static_cast<int32_t>(file.specs.size()));
     }
+    const auto specs = std::span(file.specs).subspan(first, count);
     file.parts.push_back({part_path(path, p, parts.size()), first, count,
-                          layout_gguf(keys, std::span(file.specs).subspan(first, count))});
+                          lay_out_part(plan, file, keys, first, specs, options.sharing)});
   }
 }
 
@@ -131,8 +190,6 @@ struct Item {
   int64_t row;  // of the GGUF tensor
   int64_t rows;
 };
-
-bool is_computed(const Slice& slice) { return std::holds_alternative<Fill>(slice.step->how); }
 
 std::vector<Item> list_items(const ExportPlan& plan) {
   std::vector<Item> items;
@@ -206,7 +263,7 @@ class Writer {
       const Place& place = places_[f][item.tensor];
       const int64_t at = place.offset + byte_size(dtype, item.row * tensor.columns);
       const int64_t bytes = byte_size(dtype, item.rows * tensor.columns);
-      if (!pass_on(item, dtype, *place.file, at)) {
+      if (!pass_on(item, dtype, files_[f].shared > 0, *place.file, at)) {
         if (values.empty()) values = read(item);
         place.file->write_at(at, encode(item, dtype, values));
       }
@@ -215,19 +272,18 @@ class Writer {
   }
 
   // Bytes that the file wants as the source has them.
-  bool pass_on(const Item& item, DType dtype, File& target, int64_t at) {
+  bool pass_on(const Item& item, DType dtype, bool shares, File& target, int64_t at) {
     const ExportTensor& tensor = plan_.tensors[item.tensor];
     if (tensor.slices.empty() || is_computed(plan_, item)) return false;
-    const Slice& slice = tensor.slices[item.slice];
-    const RowRange range{.columns = tensor.columns,
-                         .first_row = slice.first_row + item.row - slice_begin(tensor, item.slice),
-                         .rows = item.rows,
-                         .rotary_heads = tensor.rotary_heads};
-    const auto stored = find_stored_rows(*slice.step, dtype, range);
+    const auto stored =
+        find_stored(tensor, item.slice, dtype, item.row - slice_begin(tensor, item.slice), item.rows);
     if (!stored) return false;
-    target.write_at(
-        at, stored->file->bytes().subspan(static_cast<size_t>(stored->offset),
-                                          static_cast<size_t>(byte_size(dtype, item.rows * tensor.columns))));
+    const int64_t bytes = byte_size(dtype, item.rows * tensor.columns);
+    if (shares)
+      copy_range(stored->file->file(), stored->offset, target, at, bytes);
+    else
+      target.write_at(
+          at, stored->file->bytes().subspan(static_cast<size_t>(stored->offset), static_cast<size_t>(bytes)));
     return true;
   }
 
@@ -333,7 +389,7 @@ OutputFile plan_output(const ExportPlan& plan, const FileType& type, const fs::p
     check_importance(plan, file, options, file.warnings);
     if (std::ranges::any_of(decision.types, is_quantized)) add_importance_keys(metadata, options);
   }
-  lay_out(file, metadata, path, options.max_part_bytes);
+  lay_out(plan, file, metadata, path, options);
   return file;
 }
 

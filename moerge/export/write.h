@@ -18,6 +18,7 @@ struct ExportOptions {
   std::vector<std::pair<std::string, DType>> overrides = {};  // regular expression over names, type
   const Importance* importance = nullptr;
   int64_t max_part_bytes = 0;  // 0: one file
+  BlockSharing sharing = {};
 };
 
 /// A file to write: its type, and where each tensor goes.
@@ -32,12 +33,15 @@ struct OutputFile {
   std::vector<Part> parts;
   std::vector<std::string> warnings;
 
+  int64_t shared = 0;  // bytes in whole blocks that it will have in common with its sources
+
   int64_t bytes() const;
 };
 
 /// Settles types and offsets; nothing is written. `path`: of the whole file; parts add "-00001-of-00003"
-/// before
-/// ".gguf". Throws usage when the type needs an importance matrix and there is none.
+/// before ".gguf". Where blocks can be shared and lie alike for a tenth of the file at least, a key
+/// "moerge.padding" moves the data so that they are. Throws usage when the type needs an importance matrix
+/// and there is none.
 OutputFile plan_output(const ExportPlan& plan, const FileType& type, const std::filesystem::path& path,
                        const ExportOptions& options);
 

@@ -107,7 +107,7 @@ FolderBuild::FolderBuild(const Plan& plan, const FolderLayout& layout, const Bui
               options.part.count > 0 ? OutputFolder::Use::together : OutputFolder::Use::alone) {
   try {
     open_journal(recipe);
-  } catch (const Error&) {
+  } catch (...) {
     folder_.remove_if_empty();
     throw;
   }

@@ -1,7 +1,5 @@
 #include "moerge/moe/model_folder.h"
 
-#include <map>
-
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/output_folder.h"
@@ -22,14 +20,7 @@ std::string folder_name(const fs::path& out) {
 
 FolderLayout lay_out_folder(const Plan& plan, const BuildOptions& options) {
   if (!options.share_blocks || options.out.empty()) return lay_out_by_size(plan, options.max_shard_bytes);
-  // Asked once a file: what lies on one file system need not lie on another's like.
-  std::map<const MappedFile*, bool> known;
-  return lay_out_to_share(plan, options.max_shard_bytes, block_bytes(options.out),
-                          [&](const MappedFile& file) {
-                            const auto [at, is_new] = known.try_emplace(&file);
-                            if (is_new) at->second = can_share_blocks(file.file(), options.out);
-                            return at->second;
-                          });
+  return lay_out_to_share(plan, options.max_shard_bytes, sharing_with(options.out));
 }
 
 int64_t needed_space(const Plan& plan, const FolderLayout& layout) {

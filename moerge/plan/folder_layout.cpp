@@ -27,8 +27,7 @@ int64_t whole_blocks(int64_t offset, int64_t bytes, int64_t block) {
 }
 
 // Nothing unless every byte is copied and all parts lie in their sources as they will lie in the result.
-std::optional<Candidate> candidate(const Step& step, size_t index, int64_t block,
-                                   const std::function<bool(const MappedFile&)>& shareable) {
+std::optional<Candidate> candidate(const Step& step, size_t index, const BlockSharing& sharing) {
   const Concat* concat = std::get_if<Concat>(&step.how);
   if (!concat || concat->parts.empty()) return std::nullopt;
   Candidate out = {.step = index, .phase = -1, .bytes = step.out.bytes(), .shared = 0, .source = nullptr};
@@ -36,13 +35,13 @@ std::optional<Candidate> candidate(const Step& step, size_t index, int64_t block
   for (const Part& part : concat->parts) {
     const StoredTensor& source = *part.source;
     if (source.spec.dtype != step.out.dtype || part.changes_values() || !source.is_plain() ||
-        !shareable(*source.file))
+        !sharing.possible(*source.file))
       return std::nullopt;
-    const int64_t phase = ((source.offset - at) % block + block) % block;
+    const int64_t phase = ((source.offset - at) % sharing.block + sharing.block) % sharing.block;
     if (phase % 8 != 0 || (out.phase >= 0 && phase != out.phase)) return std::nullopt;
     out.phase = phase;
     if (!out.source) out.source = &source;
-    out.shared += whole_blocks(source.offset, source.spec.bytes(), block);
+    out.shared += whole_blocks(source.offset, source.spec.bytes(), sharing.block);
     at += source.spec.bytes();
   }
   return out;
@@ -158,11 +157,10 @@ FolderLayout lay_out_by_size(const Plan& plan, int64_t max_shard_bytes) {
   return {.shards = plan_shards(plan.specs(), max_shard_bytes)};
 }
 
-FolderLayout lay_out_to_share(const Plan& plan, int64_t max_shard_bytes, int64_t block,
-                              const std::function<bool(const MappedFile&)>& shareable) {
-  Layouter layouter(plan, max_shard_bytes, block);
+FolderLayout lay_out_to_share(const Plan& plan, int64_t max_shard_bytes, const BlockSharing& sharing) {
+  Layouter layouter(plan, max_shard_bytes, sharing.block);
   for (size_t i = 0; i < plan.steps.size(); i++)
-    if (const auto found = candidate(plan.steps[i], i, block, shareable)) layouter.add(*found);
+    if (const auto found = candidate(plan.steps[i], i, sharing)) layouter.add(*found);
   FolderLayout layout = layouter.finish();
   if (layout.shared < plan.totals().bytes / 10) return lay_out_by_size(plan, max_shard_bytes);
   return layout;

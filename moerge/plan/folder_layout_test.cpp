@@ -61,7 +61,7 @@ class Layout : public ::testing::Test {
   }
 
   static FolderLayout share(const Plan& plan, int64_t max = 1'000'000'000) {
-    return lay_out_to_share(plan, max, kBlock, [](const MappedFile&) { return true; });
+    return lay_out_to_share(plan, max, {kBlock, [](const MappedFile&) { return true; }});
   }
 
   // What the layout claims: every tensor once, in one piece; shared bytes at equal offsets modulo the block.
@@ -144,7 +144,7 @@ TEST_F(Layout, WhatCannotBeSharedIsLaidOutBySize) {
     for (size_t s = 0; s < layout.shards.size(); s++)
       EXPECT_EQ(layout.shards[s].tensors, by_size.shards[s].tensors);
   };
-  same(lay_out_to_share(plan, 50'000, kBlock, [](const MappedFile&) { return false; }));
+  same(lay_out_to_share(plan, 50'000, {kBlock, [](const MappedFile&) { return false; }}));
   for (Step& step : plan.steps)
     if (Concat* concat = std::get_if<Concat>(&step.how)) concat->parts[0].residual_scale = 2;
   same(share(plan, 50'000));
@@ -155,7 +155,7 @@ TEST_F(Layout, OneOfTheSourcesMaySuffice) {
   const Plan plan = mixture(base, expert, 4);
   const MappedFile* other = expert.at("ffn0").file;
   const FolderLayout layout =
-      lay_out_to_share(plan, 1'000'000'000, kBlock, [&](const MappedFile& file) { return &file != other; });
+      lay_out_to_share(plan, 1'000'000'000, {kBlock, [&](const MappedFile& file) { return &file != other; }});
   EXPECT_GT(layout.shared, 0);
   EXPECT_GE(count_shared(plan, layout), layout.shared);
 }
