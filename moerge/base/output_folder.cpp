@@ -69,10 +69,12 @@ fs::path partial_name(const fs::path& target) {
 
 }  // namespace
 
+fs::path partial_folder(const fs::path& target) { return partial_name(clean_target(target)); }
+
 int64_t unfinished_bytes(const fs::path& target) {
   int64_t bytes = 0;
   std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(partial_name(clean_target(target)), error)) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(partial_folder(target), error)) {
     struct stat info = {};
     if (lstat(entry.path().c_str(), &info) == 0) bytes += info.st_blocks * 512;
   }

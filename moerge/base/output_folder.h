@@ -45,6 +45,9 @@ class OutputFolder {
   bool overwrite_, kept_, committed_ = false;
 };
 
+/// Where an unfinished run's work is, or would be.
+std::filesystem::path partial_folder(const std::filesystem::path& target);
+
 /// Disk space of what an unfinished run has left beside `target`, 0 when there is nothing.
 int64_t unfinished_bytes(const std::filesystem::path& target);
 

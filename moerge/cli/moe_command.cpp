@@ -15,6 +15,7 @@
 #include "moerge/cli/moe_flags.h"
 #include "moerge/cli/source_flags.h"
 #include "moerge/moe/build.h"
+#include "moerge/moe/folder_build.h"
 #include "moerge/moe/summary.h"
 
 namespace moerge {
@@ -48,7 +49,7 @@ constexpr ForeignFlag kForeign[] = {
 };
 
 struct PartFlags {
-  std::string part;
+  std::optional<std::string> part;
   bool join = false;
 };
 
@@ -64,7 +65,6 @@ void add_part_flags(CLI::App& app, PartFlags& flags) {
 }
 
 BuildPart parse_part(const std::string& text) {
-  if (text.empty()) return {};
   BuildPart part;
   const size_t slash = text.find('/');
   const auto read = [](std::string_view digits, int64_t& value) {
@@ -75,8 +75,40 @@ BuildPart parse_part(const std::string& text) {
       !read(std::string_view(text).substr(slash + 1), part.count) || part.number < 1 ||
       part.number > part.count || part.count > kMaxParts)
     fail(ErrorKind::usage,
-         "--part {}: K/N is expected, like 2/8: a number from 1 to N and how many parts there are", text);
+         "--part {}: K/N is expected, like 2/8: a number from 1 to N, and how many parts there are (at most "
+         "{})",
+         text.empty() ? "\"\"" : text, kMaxParts);
   return part;
+}
+
+// What a part is of the whole.
+Json part_json(const MoePlan& moe, const FolderLayout& layout, const BuildPart& part) {
+  const std::vector<TensorSpec> specs = moe.plan.specs();
+  const std::vector<bool> mine = shards_of_part(specs, layout.shards, part);
+  Json files = Json::array();
+  int64_t bytes = 0;
+  for (size_t s = 0; s < mine.size(); s++)
+    if (mine[s]) files.push_back(layout.shards[s].file), bytes += layout.shards[s].data_bytes(specs);
+  return {{"number", part.number}, {"count", part.count}, {"files", std::move(files)}, {"bytes", bytes}};
+}
+
+std::string summary_text(const MoePlan& moe, const FolderLayout& layout, const BuildPart& part) {
+  std::string out = plan_text(moe, layout);
+  if (part.count == 0) return out;
+  const Json json = part_json(moe, layout, part);
+  const size_t files = json["files"].size(), all = layout.shards.size();
+  out += fmt::format("\n  part      {} of {}: ", part.number, part.count);
+  return out + (files > 0
+                    ? fmt::format("{} of the {} file{}, {}", files, all, all == 1 ? "" : "s",
+                                  human_bytes(json["bytes"].get<int64_t>()))
+                    : fmt::format("nothing to do, there {} {} file{} (--out-shard-size makes smaller ones)",
+                                  all == 1 ? "is" : "are", all, all == 1 ? "" : "s"));
+}
+
+std::string result_json(const MoePlan& moe, const FolderLayout& layout, const BuildPart& part) {
+  Json out = plan_json(moe, layout);
+  if (part.count > 0) out["part"] = part_json(moe, layout, part);
+  return json_text(out);
 }
 
 void add_flags(CLI::App& app, MoeFlags& a, PartFlags& parts) {
@@ -129,7 +161,7 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
       reporter.info(fmt::format("{} has no effect: {}", foreign[i]->get_name(), kForeign[i].reason));
 
   BuildOptions options = a.build_options();
-  options.part = parse_part(parts.part);
+  if (parts.part) options.part = parse_part(*parts.part);
   options.join = parts.join;
   options.routers_with = fmt::format("{} {}", a.how.four_bit, a.how.eight_bit);
   if (options.part.count > 0 && options.verify)
@@ -146,17 +178,17 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
   // Made for a dry run as well: it has refusals of its own.
   std::unique_ptr<PromptEncoder> encoder = make_encoder(moe, a.how, a.threads);
   if (a.dry_run) {
-    print_result(a.json ? json_text(plan_json(moe, layout))
-                        : dry_run_text(plan_text(moe, layout), moe.plan, a.verbosity > 0));
+    print_result(a.json ? result_json(moe, layout, options.part)
+                        : dry_run_text(summary_text(moe, layout, options.part), moe.plan, a.verbosity > 0));
     fetcher.forget_headers();
     return 0;
   }
-  reporter.info(plan_text(moe, layout));
+  reporter.info(summary_text(moe, layout, options.part));
   for (const Step& step : moe.plan.steps) reporter.detail("  " + describe(step));
   build_moe(moe, layout, options, std::move(encoder), reporter);
+  if (a.json) print_result(result_json(moe, layout, options.part));
   if (options.part.count > 0) return 0;
   fetcher.forget();
-  if (a.json) print_result(json_text(plan_json(moe, layout)));
   report_routers(moe, reporter);
   reporter.info(
       fmt::format("{} is ready: load it with transformers{}, vLLM or llama.cpp's convert_hf_to_gguf.py",

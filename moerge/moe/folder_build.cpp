@@ -23,9 +23,12 @@ constexpr const char* kSaved = ".moerge-saved-";
 
 bool is_ours(const std::string& name) { return name.starts_with(kJournal) || name.starts_with(kSaved); }
 
-std::string journal_name(const BuildPart& part) {
-  return part.count == 0 ? kJournal : fmt::format("{}-{}-of-{}", kJournal, part.number, part.count);
+// Parts do not write one another's files.
+std::string name_of_part(const std::string& name, const BuildPart& part) {
+  return part.count == 0 ? name : fmt::format("{}-{}-of-{}", name, part.number, part.count);
 }
+
+std::string journal_name(const BuildPart& part) { return name_of_part(kJournal, part); }
 
 // The other way round; nothing for what is no part's journal.
 std::optional<BuildPart> part_of(const std::string& journal) {
@@ -171,17 +174,17 @@ void FolderBuild::open_parts(const Json& head) {
       fail(ErrorKind::usage, "{} holds parts of a build in {} as well as in {}: remove it to start anew",
            where, part->count, count);
     count = part->count;
-    const Json theirs = WriteJournal::read(entry.path()).first;
+    auto [theirs, entries] = WriteJournal::read(entry.path());
     const bool same = text_of(theirs, "moerge") == text_of(head, "moerge") &&
                       text_of(theirs, "recipe") == text_of(head, "recipe") &&
                       text_of(theirs, "plan") == text_of(head, "plan");
     if (!same && part->number != options_.part.number && !theirs.is_null())
       fail(ErrorKind::usage,
            "part {} of {} in {} was made from another configuration, other models or flags, or by another "
-           "version "
-           "of moerge: remove the folder to start anew",
+           "version of moerge: run it as that one, or remove the folder to start anew",
            part->number, part->count, where);
     found.insert(part->number);
+    if (same && part->number != options_.part.number) others_.emplace_back(*part, std::move(entries));
   }
   if (!options_.join) return;
   if (count == 0)
@@ -195,7 +198,6 @@ void FolderBuild::open_parts(const Json& head) {
     if (found.contains(number)) {
       const WriteJournal journal(folder_.path() / journal_name(part));  // throws while somebody writes it
       has = journalled_tensors(journal.entries(), specs_.size());
-      joined_.insert(joined_.end(), journal.entries().begin(), journal.entries().end());
     }
     for (size_t s = 0; s < mine.size(); s++)
       if (mine[s] && (!is_shard_intact(folder_.path(), layout_.shards[s], specs_) ||
@@ -229,10 +231,19 @@ bool FolderBuild::computes() const {
 }
 
 std::optional<std::string> FolderBuild::saved(const std::string& name) const {
+  if (journal_)
+    if (auto bytes = saved_by(options_.part, journal_->entries(), name)) return bytes;
+  for (const auto& [part, entries] : others_)
+    if (auto bytes = saved_by(part, entries, name)) return bytes;
+  return std::nullopt;
+}
+
+std::optional<std::string> FolderBuild::saved_by(const BuildPart& part, const std::vector<Json>& entries,
+                                                 const std::string& name) const {
   std::string hash;
-  for (const Json& entry : journal_ ? journal_->entries() : joined_)
+  for (const Json& entry : entries)
     if (text_of(entry, "saved") == name) hash = text_of(entry, "sha256");
-  const fs::path file = folder_.path() / (kSaved + name);
+  const fs::path file = folder_.path() / name_of_part(kSaved + name, part);
   if (hash.empty() || !fs::is_regular_file(fs::symlink_status(file))) return std::nullopt;
   std::string bytes = read_file(file, INT32_MAX);
   if (sha256_hex(bytes) != hash) return std::nullopt;
@@ -240,7 +251,7 @@ std::optional<std::string> FolderBuild::saved(const std::string& name) const {
 }
 
 void FolderBuild::save(const std::string& name, const std::string& bytes) {
-  File file = File::open_output(folder_.path() / (kSaved + name));
+  File file = File::open_output(folder_.path() / name_of_part(kSaved + name, options_.part));
   file.resize(0);
   file.write_at(0, std::as_bytes(std::span(bytes)));
   file.sync();
@@ -279,6 +290,9 @@ void FolderBuild::give_up() {
   std::error_code ignored;
   for (size_t s = 0; s < layout_.shards.size(); s++)
     if (mine_[s]) fs::remove(folder_.path() / layout_.shards[s].file, ignored);
+  for (const Json& entry : journal_->entries())
+    if (const std::string name = text_of(entry, "saved"); !name.empty())
+      fs::remove(folder_.path() / name_of_part(kSaved + name, options_.part), ignored);
   fs::remove(folder_.path() / journal_name(options_.part), ignored);
   folder_.remove_if_empty();
 }

@@ -37,7 +37,7 @@ class FolderBuild {
 
   /// Some of the plan's computed tensors are still to be written, by this run.
   bool computes() const;
-  /// Bytes that this run or an earlier one has saved under a name.
+  /// Bytes that this run, an earlier one or another part has saved under a name.
   std::optional<std::string> saved(const std::string& name) const;
   void save(const std::string& name, const std::string& bytes);
 
@@ -58,6 +58,8 @@ class FolderBuild {
   void leave(bool may_go_on);
   void give_up();
   std::vector<bool> missing() const;  // tensors that this run has to write
+  std::optional<std::string> saved_by(const BuildPart& part, const std::vector<Json>& entries,
+                                      const std::string& name) const;
   bool is_larger_than_memory() const;
 
   const Plan& plan_;
@@ -69,8 +71,8 @@ class FolderBuild {
   KeepsWork keeps_;
   SourceWatch sources_;
   OutputFolder folder_;
-  std::unique_ptr<WriteJournal> journal_;  // null when parts are joined
-  std::vector<Json> joined_;               // the entries of their journals
+  std::unique_ptr<WriteJournal> journal_;                        // null when parts are joined
+  std::vector<std::pair<BuildPart, std::vector<Json>>> others_;  // other parts, as their journals were
 };
 
 }  // namespace moerge

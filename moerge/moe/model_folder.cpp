@@ -30,6 +30,9 @@ int64_t needed_space(const Plan& plan, const FolderLayout& layout) {
 void check_folder(const Plan& plan, const FolderLayout& layout, const std::vector<const Model*>& sources,
                   const BuildOptions& options) {
   check_output_folder(options.out, options.overwrite);
+  if (const fs::path parts = partial_folder(options.out); options.join && !fs::exists(parts))
+    fail(ErrorKind::usage, "--join: {} holds no part of a build: run the parts first (--part 1/N ...)",
+         parts.string());
   for (const Model* model : sources)
     if (is_within(options.out, model->path) || is_within(model->path, options.out))
       fail(ErrorKind::usage,

@@ -190,7 +190,7 @@ class Build:
         self.case.started.remove(process)
         run = Run(self.command, process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"),
                   read_trace(self.trace))
-        if run.code not in (0, 1, 2, 130, -signal.SIGKILL, -signal.SIGINT):
+        if run.code not in (0, 1, 2, 130, -signal.SIGKILL, -signal.SIGTERM):
             run.fail("the program crashed")
         for words in ("internal error", "terminate called", "AddressSanitizer", "runtime error:"):
             if words in run.stderr:

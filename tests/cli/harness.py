@@ -167,17 +167,30 @@ class Case:
         experts = "  - {source_model: one, noise_scale: 0.1}\n  - {source_model: two, noise_scale: 0.1}\n" * 4
         self.yaml(text="base_model: base\ngate_mode: random\nexperts:\n" + experts, file="slow.yaml")
 
-    def tmpfs(self, name, size):
-        """A small file system of its own, where this machine lets us have one."""
+    def mount(self, name, what, *arguments):
+        """A file system at this place, where this machine lets us have one."""
         folder = self.path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
         if os.geteuid() != 0 or not shutil.which("mount"):
-            raise Skipped("mounting a tmpfs needs root")
-        if (done := subprocess.run(command, capture_output=True, text=True)).returncode != 0:
-            raise Skipped(f"cannot mount a tmpfs: {done.stderr.strip()}")
-        self.mounts.append(folder)
+            raise Skipped(f"mounting {what} needs root")
+        if (done := subprocess.run(["mount", *arguments, folder], capture_output=True, text=True)).returncode != 0:
+            raise Skipped(f"cannot mount {what}: {done.stderr.strip()}")
+        self.mounts.insert(0, folder)
         return folder
+
+    def tmpfs(self, name, size):
+        """A small file system of its own."""
+        return self.mount(name, "a tmpfs", "-t", "tmpfs", "-o", f"size={size}", "tmpfs")
+
+    def disk(self, name, kind, megabytes=400):
+        """The same of a kind that keeps its blocks in a file: xfs, btrfs, ext4."""
+        if not (make := shutil.which(f"mkfs.{kind}", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")):
+            raise Skipped(f"mkfs.{kind} is not there")
+        image = self.folder / f"{name}.{kind}"
+        with open(image, "wb") as file:
+            file.truncate(megabytes << 20)
+        subprocess.run([make, "-q", image], check=True, capture_output=True)
+        return self.mount(name, f"an image of {kind}", "-t", kind, "-o", "loop", image)
 
     def snapshot(self):
         """Everything in the folder, with size and time of change."""

@@ -159,14 +159,15 @@ def safetensors(header, data=b"", length=None):
 
 
 def safetensors_files(tensors, shards=1):
-    """File name -> bytes: model.safetensors, or as many shards and their index."""
+    """File name -> bytes: model.safetensors, or as many shards and their index. The header is padded, as the library does it."""
     def one(names):
         header, data = {"__metadata__": {"format": "pt"}}, b""
         for name in names:
             t = tensors[name]
             header[name] = {"dtype": t.dtype, "shape": t.shape, "data_offsets": [len(data), len(data) + len(t.data)]}
             data += t.data
-        return safetensors(header, data)
+        text = json.dumps(header).encode()
+        return safetensors(text + b" " * (-len(text) % 8), data)
 
     if shards == 1:
         return {"model.safetensors": one(tensors)}
