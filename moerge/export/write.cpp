@@ -10,6 +10,7 @@
 #include "moerge/base/interrupt.h"
 #include "moerge/base/parallel.h"
 #include "moerge/base/partial_file.h"
+#include "moerge/plan/source_watch.h"
 #include "moerge/plan/values.h"
 #include "moerge/tensor/convert.h"
 #include "moerge/tensor/quantize.h"
@@ -220,7 +221,7 @@ class Writer {
  public:
   Writer(const ExportPlan& plan, std::span<const OutputFile> files, const ExportOptions& options,
          const WriteOptions& how)
-      : plan_(plan), files_(files), options_(options), how_(how) {
+      : plan_(plan), files_(files), options_(options), how_(how), sources_(*plan.plan) {
     for (const OutputFile& file : files_) {
       std::vector<Place>& places = places_.emplace_back();
       for (const OutputFile::Part& part : file.parts) {
@@ -246,6 +247,7 @@ class Writer {
     parallel_for(stored, how_.threads, [&](size_t i) { work(items[i]); });
     for (const Item& item : computed) work(item);
     check_interrupted();
+    sources_.check();
     for (PartialFile& target : targets_) target.commit();
   }
 
@@ -352,6 +354,7 @@ class Writer {
   std::span<const OutputFile> files_;
   const ExportOptions& options_;
   const WriteOptions& how_;
+  const SourceWatch sources_;
   std::deque<PartialFile> targets_;         // stable addresses
   std::vector<std::vector<Place>> places_;  // [file][tensor]
 };

@@ -52,7 +52,7 @@ struct WriteOptions {
 };
 
 /// Writes all files, each under its final name only when all of them are whole. Memory: some megabytes a
-/// thread. Bytes do not depend on the number of threads.
+/// thread. Bytes do not depend on the number of threads. Throws input when a source changed meanwhile.
 void write_outputs(const ExportPlan& plan, std::span<const OutputFile> files, const ExportOptions& options,
                    const WriteOptions& how);
 

@@ -284,6 +284,41 @@ TEST(ExportWrite, AStoppedRunLeavesNothing) {
   EXPECT_FALSE(std::filesystem::exists(dir / ".x.gguf.moerge-partial"));
 }
 
+TEST(ExportWrite, ASourceThatChangesIsNoticed) {
+  const TempDir dir;
+  const TinyExport tiny(dir, 0);
+  const OutputFile file = plan_output(tiny.plan(), type_named("bf16"), dir / "out.gguf", {});
+  const auto change = [&] { std::filesystem::last_write_time(dir / "weights.bin", {}); };
+  EXPECT_THROW(write_outputs(tiny.plan(), std::span(&file, 1), {}, {.threads = 1, .check = change}), Error);
+  EXPECT_FALSE(std::filesystem::exists(dir / "out.gguf"));
+}
+
+// Tensors at the same offsets, modulo a block, as their bytes in the source, where it can be; and nothing
+// else is another.
+TEST(ExportWrite, BlocksCanBeShared) {
+  const TempDir dir;
+  const TinyExport tiny(dir, 3);
+  export_as(tiny, "bf16", dir / "plain.gguf");
+  ExportOptions options;
+  options.sharing = {.block = 4096, .possible = [](const MappedFile&) { return true; }};
+  const OutputFile file = plan_output(tiny.plan(), type_named("bf16"), dir / "shared.gguf", options);
+  ASSERT_GT(file.shared, file.bytes() / 10);
+  write_outputs(tiny.plan(), std::span(&file, 1), options, {.threads = 2});
+  expect_equal_tensors(dir / "shared.gguf", dir / "plain.gguf", "shared");
+  const MappedFile source(dir / "weights.bin"), shared(dir / "shared.gguf");
+  int64_t found = 0;  // blocks of the result that stand at such a place of the source
+  for (size_t at = 0; at + 4096 <= shared.bytes().size(); at += 4096)
+    for (size_t from = 0; from + 4096 <= source.bytes().size(); from += 4096)
+      if (std::ranges::equal(shared.bytes().subspan(at, 4096), source.bytes().subspan(from, 4096))) {
+        found += 4096;
+        break;
+      }
+  EXPECT_GE(found, file.shared);
+
+  options.sharing.possible = [](const MappedFile&) { return false; };
+  EXPECT_EQ(plan_output(tiny.plan(), type_named("bf16"), dir / "x.gguf", options).shared, 0);
+}
+
 TEST(ExportWrite, AnImportanceMatrixMustFit) {
   const TempDir dir;
   const TinyExport tiny(dir, 3);

@@ -55,6 +55,11 @@ std::pair<Json, std::vector<Json>> WriteJournal::read(const std::filesystem::pat
   return {std::move(lines.head), std::move(lines.entries)};
 }
 
+std::vector<Json> WriteJournal::entries() const {
+  const std::lock_guard lock(guard_);
+  return entries_;
+}
+
 void WriteJournal::start(const Json& head) {
   const std::lock_guard lock(guard_);
   file_.resize(0);

@@ -21,7 +21,7 @@ class WriteJournal {
 
   /// As it was found: null when there was none.
   const Json& head() const { return head_; }
-  const std::vector<Json>& entries() const { return entries_; }
+  std::vector<Json> entries() const;
 
   /// Forgets everything and writes a new head.
   void start(const Json& head);
@@ -38,7 +38,7 @@ class WriteJournal {
   Json head_;
   std::vector<Json> entries_;
   int64_t end_ = 0;
-  std::mutex guard_;
+  mutable std::mutex guard_;
 };
 
 }  // namespace moerge
