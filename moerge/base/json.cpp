@@ -1,6 +1,8 @@
 #include "moerge/base/json.h"
 
 #include <algorithm>
+#include <map>
+#include <vector>
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
@@ -18,25 +20,88 @@ const Json* member(const Json& object, const char* key) {
   fail(ErrorKind::input, "{}: \"{}\" should be {}, found {}", where, key, expected, value.type_name());
 }
 
+// Our tree from the parser's events. The library's own takes quadratic time: it looks through a whole list
+// after every object in it, and through all keys of an object for every new one.
 template <typename KeepMember>
-Json parse(std::string_view text, const std::string& where, KeepMember keep_member) {
-  const auto keep = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::key) return keep_member(value.get_ref<const std::string&>());
-    const bool opens =
-        event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
-    if (opens && depth >= kMaxJsonDepth)
-      fail(ErrorKind::input, "{}: JSON nested deeper than {} levels", where, kMaxJsonDepth);
+class TreeReader final : public nlohmann::json_sax<Json> {
+ public:
+  TreeReader(const std::string& where, KeepMember keep_member) : where_(where), keep_member_(keep_member) {}
+
+  Json take() { return std::move(root_); }
+
+  bool null() override { return place(nullptr), true; }
+  bool boolean(bool value) override { return place(value), true; }
+  bool number_integer(number_integer_t value) override { return place(value), true; }
+  bool number_unsigned(number_unsigned_t value) override { return place(value), true; }
+  bool number_float(number_float_t value, const string_t&) override { return place(value), true; }
+  bool string(string_t& value) override { return place(std::move(value)), true; }
+  bool binary(binary_t&) override { return false; }  // not in a text
+  bool start_object(std::size_t) override { return open(Json::object()); }
+  bool start_array(std::size_t) override { return open(Json::array()); }
+  bool end_object() override { return open_.pop_back(), true; }
+  bool end_array() override { return open_.pop_back(), true; }
+  bool key(string_t& key) override {
+    Open& object = open_.back();
+    object.member = object.node && keep_member_(key) ? &find_or_add(object, key) : nullptr;
     return true;
-  };
-  try {
-    return Json::parse(text.begin(), text.end(), keep);
-  } catch (const nlohmann::json::exception& error) {
+  }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."; the bracketed id is noise for
     // users.
     std::string_view message = error.what();
     if (const size_t end = message.find("] "); end != std::string_view::npos) message.remove_prefix(end + 2);
-    fail(ErrorKind::input, "{}: not valid JSON: {}", where, message);
+    fail(ErrorKind::input, "{}: not valid JSON: {}", where_, message);
   }
+
+ private:
+  struct Open {                                 // an object or list whose end has not come yet
+    Json* node;                                 // null: it is left out
+    Json* member = nullptr;                     // of an object: where the next value goes; null: nowhere
+    std::map<std::string, size_t> places = {};  // of an object's keys, once they are many
+  };
+
+  // Where the value is now; null: it is left out.
+  Json* place(Json value) {
+    Json* target = &root_;
+    if (!open_.empty()) {
+      Open& parent = open_.back();
+      if (parent.node && parent.node->is_array()) return &parent.node->emplace_back(std::move(value));
+      target = parent.member;
+    }
+    if (target) *target = std::move(value);
+    return target;
+  }
+
+  bool open(Json empty) {
+    if (std::ssize(open_) >= kMaxJsonDepth)
+      fail(ErrorKind::input, "{}: JSON nested deeper than {} levels", where_, kMaxJsonDepth);
+    open_.push_back({place(std::move(empty))});
+    return true;
+  }
+
+  // The value of a key; of a key that is there twice the last one counts.
+  static Json& find_or_add(Open& object, std::string& key) {
+    constexpr size_t kFew = 16;
+    auto& members = object.node->template get_ref<Json::object_t&>();
+    if (members.size() < kFew) return members[key];
+    if (object.places.empty())
+      for (const auto& [known, value] : members) object.places.emplace(known, object.places.size());
+    const auto [found, added] = object.places.emplace(key, members.size());
+    if (added) members.push_back({std::move(key), nullptr});
+    return (members.begin() + static_cast<std::ptrdiff_t>(found->second))->second;
+  }
+
+  const std::string& where_;
+  KeepMember keep_member_;
+  Json root_;
+  std::vector<Open> open_;
+};
+
+template <typename KeepMember>
+Json parse(std::string_view text, const std::string& where, KeepMember keep_member) {
+  TreeReader reader(where, keep_member);
+  Json::sax_parse(text.begin(), text.end(), &reader);
+  return reader.take();
 }
 
 // Walks over the text of a valid JSON object.

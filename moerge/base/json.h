@@ -20,8 +20,7 @@ inline constexpr int kMaxJsonDepth = 64;
 /// Parses a whole document; `where` (a path) starts every error message. Throws ErrorKind::input.
 Json parse_json(std::string_view text, const std::string& where);
 
-/// The same without the members called `skip`, wherever they are, and what is in them. (An object keeps its
-/// keys' order by searching them all for every new one: minutes for a vocabulary of 150,000 tokens.)
+/// The same without the members called `skip`, wherever they are, and what is in them.
 Json parse_json_without(std::string_view skip, std::string_view text, const std::string& where);
 
 /// The same with the members of these names alone, wherever they are: a hostile object of many members costs

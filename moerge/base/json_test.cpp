@@ -26,6 +26,30 @@ TEST(Json, RefusesAMillionLevels) {
   EXPECT_EQ(message_of(std::string(60, '[') + std::string(60, ']')), "");
 }
 
+TEST(Json, OfManyKeysTheLastOfEachCountsInTheFirstsPlace) {
+  std::string text, expected;
+  for (int i = 0; i < 40; i++) {
+    text += fmt::format("\"{}\":{},", i, i);
+    expected += fmt::format("\"{}\":{},", i, i == 3 || i == 30 ? "[7]" : std::to_string(i));
+  }
+  text += R"("3":{"a":1},"30":1,"30":[7],"3":[7])";
+  expected.pop_back();
+  EXPECT_EQ(parse_json("{" + text + "}", "x").dump(), "{" + expected + "}");
+}
+
+// Quadratic time is half an hour here.
+TEST(Json, TakesNoLongerForMany) {
+  std::string keys = "{", objects = "[", both = "{";
+  for (int i = 0; i < 300'000; i++) {
+    keys += fmt::format("\"{}\":0,", i);
+    objects += "{},";
+    both += fmt::format("\"{}\":{{}},", i);
+  }
+  EXPECT_EQ(parse_json(keys + "\"\":0}", "x").size(), 300'001u);
+  EXPECT_EQ(parse_json(objects + "{}]", "x").size(), 300'001u);
+  EXPECT_EQ(parse_json(both + "\"\":{}}", "x").size(), 300'001u);
+}
+
 TEST(Json, LeavesMembersOut) {
   const char* text = R"({"a":{"big":{"x":[1,{"big":2}],"y":{}},"c":3},"big":4,"d":[{"big":5}]})";
   EXPECT_EQ(parse_json_without("big", text, "x").dump(), R"({"a":{"c":3},"d":[{}]})");

@@ -20,6 +20,7 @@ namespace {
 
 constexpr int kMaxDepth = 100;
 constexpr int kMaxNodes = 1'000'000;
+constexpr size_t kTextOfNode = 100;  // bytes that count as no more than the node itself
 
 // Our tree from the parser's events.
 class TreeBuilder final : public YAML::EventHandler {
@@ -32,19 +33,19 @@ class TreeBuilder final : public YAML::EventHandler {
     if (++documents_ > 1) refuse(at(mark), "a second document starts here (\"---\"); one is expected");
   }
   void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { add(at(mark), anchor, 1); }
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { add(at(mark), anchor); }
   void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
                 const std::string& value) override {
     YamlNode node = at(mark);
     node.kind = YamlNode::Kind::scalar;
     node.scalar = value;
-    add(std::move(node), anchor, 1);
+    add(std::move(node), anchor);
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     const auto found = anchors_.find(anchor);
     if (found == anchors_.end()) refuse(at(mark), "an alias inside the node that it names");
     count(at(mark), found->second.nodes);
-    add(YamlNode(found->second.node), 0, 0);
+    place(YamlNode(found->second.node));
   }
   void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
                        YAML::EmitterStyle::value) override {
@@ -85,8 +86,10 @@ class TreeBuilder final : public YAML::EventHandler {
     return node;
   }
 
-  void count(const YamlNode& where, int nodes) {
-    if ((nodes_ += nodes) > kMaxNodes) refuse(where, "too large once its aliases are expanded");
+  void count(const YamlNode& where, int nodes, int copies = 0) {
+    nodes_ += nodes;
+    copies_ += copies;
+    if (nodes_ + copies_ > kMaxNodes) refuse(where, "too large once its aliases are expanded");
   }
 
   void open(const YAML::Mark& mark, YAML::anchor_t anchor, YamlNode::Kind kind) {
@@ -99,13 +102,22 @@ class TreeBuilder final : public YAML::EventHandler {
   void close() {
     Open closed = std::move(open_.back());
     open_.pop_back();
-    add(std::move(closed.node), closed.anchor, 1, closed.first);
+    add(std::move(closed.node), closed.anchor, closed.first);
   }
 
-  // A complete node goes where it belongs: the document, a list, a map's key or value.
-  void add(YamlNode node, YAML::anchor_t anchor, int nodes, std::optional<int> first = {}) {
-    count(node, nodes);
-    if (anchor) anchors_[anchor] = {node, nodes_ - first.value_or(nodes_ - nodes)};
+  // A complete node; `first`: the nodes counted before it, if it is not only itself.
+  void add(YamlNode node, YAML::anchor_t anchor, std::optional<int> first = {}) {
+    const int before = first.value_or(nodes_);
+    count(node, 1 + static_cast<int>(node.scalar.size() / kTextOfNode));
+    if (anchor) {
+      count(node, 0, nodes_ - before);
+      anchors_[anchor] = {node, nodes_ - before};
+    }
+    place(std::move(node));
+  }
+
+  // It goes where it belongs: the document, a list, a map's key or value.
+  void place(YamlNode node) {
     if (open_.empty()) {
       root_ = std::move(node);
       return;
@@ -120,7 +132,7 @@ class TreeBuilder final : public YAML::EventHandler {
       if (parent.key->scalar == "<<")
         parent.merged.push_back(std::move(node));
       else
-        parent.node.entries.emplace_back(std::move(*parent.key), std::move(node));
+        parent.node.entries.push_back({std::move(*parent.key), std::move(node)});
       parent.key.reset();
     }
   }
@@ -133,7 +145,7 @@ class TreeBuilder final : public YAML::EventHandler {
     }
     if (value.kind != YamlNode::Kind::map) refuse(value, "\"<<\" needs a map");
     for (auto& entry : value.entries)
-      if (seen.insert(entry.first.scalar).second) out.entries.push_back(std::move(entry));
+      if (seen.insert(entry.key.scalar).second) out.entries.push_back(std::move(entry));
   }
 
   [[noreturn]] void refuse(const YamlNode& node, std::string_view why) const {
@@ -144,7 +156,7 @@ class TreeBuilder final : public YAML::EventHandler {
   YamlNode root_ = at(YAML::Mark());
   std::vector<Open> open_;
   std::map<YAML::anchor_t, Anchored> anchors_;
-  int nodes_ = 0, documents_ = 0;
+  int nodes_ = 0, copies_ = 0, documents_ = 0;  // copies: of nodes for the aliases that may follow
 };
 
 template <typename T>

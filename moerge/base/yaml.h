@@ -7,7 +7,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace moerge {
@@ -17,16 +16,21 @@ struct YamlNode {
   Kind kind = Kind::null;
   int line = 0, column = 0;  // from 1
   std::string scalar;
-  std::vector<YamlNode> items;                         // sequence
-  std::vector<std::pair<YamlNode, YamlNode>> entries;  // map; keys are scalars
+  std::vector<YamlNode> items;  // sequence
+  struct Entry;
+  std::vector<Entry> entries;  // map; keys are scalars
 
   const YamlNode* find(std::string_view key) const;
   const char* kind_name() const;
 };
 
+struct YamlNode::Entry {
+  YamlNode key, value;
+};
+
 /// Parses one document. Anchors, aliases and "<<" merge keys are expanded; a document that expands to more
-/// than a million nodes or nests deeper than 100 levels is refused. Throws ErrorKind::config as
-/// "FILE:LINE:COLUMN: ...".
+/// than a million nodes (a long text counts as several) or nests deeper than 100 levels is refused. Throws
+/// ErrorKind::config as "FILE:LINE:COLUMN: ...".
 YamlNode parse_yaml(std::string_view text, const std::string& file);
 
 /// Collects problems "FILE:LINE:COLUMN: message" while a document is read; throw_if_any() ends with all of

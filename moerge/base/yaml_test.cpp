@@ -64,6 +64,14 @@ TEST(Yaml, RefusesBombs) {
     bomb += "]\n";
   }
   EXPECT_NE(message_of(bomb).find("aliases"), std::string::npos);
+  // Few nodes of long texts, and copies that are kept for aliases that never come.
+  std::string texts = "a: &a " + std::string(500'000, 'x') + "\nb: [";
+  for (int i = 0; i < 300; i++) texts += "*a, ";
+  EXPECT_NE(message_of(texts + "*a]\n").find("aliases"), std::string::npos);
+  std::string kept;
+  for (int i = 0; i < 90; i++) kept += fmt::format("&a{} [", i);
+  for (int i = 0; i < 20'000; i++) kept += "1,";
+  EXPECT_NE(message_of(kept + "1" + std::string(90, ']')).find("aliases"), std::string::npos);
   EXPECT_NE(message_of(std::string(5000, '[')), "");
   EXPECT_NE(message_of(std::string(200, '[') + std::string(200, ']')).find("nested"), std::string::npos);
 }

@@ -236,16 +236,16 @@ class Writer {
   void run() {
     std::vector<Item> items = list_items(plan_);
     // Routers are being computed meanwhile and come last.
-    const auto computed =
-        std::ranges::stable_partition(items, [&](const Item& item) { return !is_computed(plan_, item); });
-    const auto stored = static_cast<size_t>(std::ranges::distance(items.begin(), computed.begin()));
+    const auto computed = std::stable_partition(items.begin(), items.end(),
+                                                [&](const Item& item) { return !is_computed(plan_, item); });
+    const auto stored = static_cast<size_t>(computed - items.begin());
     const auto work = [&](const Item& item) {
       check_interrupted();
       if (how_.check) how_.check();
       write(item);
     };
     parallel_for(stored, how_.threads, [&](size_t i) { work(items[i]); });
-    for (const Item& item : computed) work(item);
+    std::for_each(computed, items.end(), work);
     check_interrupted();
     sources_.check();
     for (PartialFile& target : targets_) target.commit();

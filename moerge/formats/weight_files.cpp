@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "moerge/base/error.h"
+#include "moerge/base/file.h"
 #include "moerge/base/json.h"
 #include "moerge/formats/pytorch.h"
 #include "moerge/formats/safetensors.h"
@@ -61,18 +62,21 @@ void refuse_git_lfs_pointer(std::span<const std::byte> file, const std::string& 
 }
 
 std::map<std::string, std::string> read_weight_index(const fs::path& file) {
-  const Json index = read_json(file, kMaxIndex);
+  return parse_weight_index(read_file(file, kMaxIndex), file.string());
+}
+
+std::map<std::string, std::string> parse_weight_index(std::string_view text, const std::string& where) {
+  const Json index = parse_json(text, where);
   const auto map = index.is_object() ? index.find("weight_map") : index.end();
-  if (map == index.end() || !map->is_object())
-    fail(ErrorKind::input, "{}: no \"weight_map\" in it", file.string());
+  if (map == index.end() || !map->is_object()) fail(ErrorKind::input, "{}: no \"weight_map\" in it", where);
   std::map<std::string, std::string> weights;
   for (const auto& [name, shard] : map->items()) {
-    if (!shard.is_string()) fail(ErrorKind::input, "{}: \"{}\" should name a file", file.string(), name);
+    if (!shard.is_string()) fail(ErrorKind::input, "{}: \"{}\" should name a file", where, name);
     const std::string value = shard.get<std::string>();
     // A plain name in the same folder: an index must not reach elsewhere.
     if (value.empty() || value == "." || value == ".." || value.find('/') != std::string::npos ||
         value.find('\0') != std::string::npos)
-      fail(ErrorKind::input, "{}: \"{}\" is no file name for a shard", file.string(), value);
+      fail(ErrorKind::input, "{}: \"{}\" is no file name for a shard", where, value);
     weights[name] = value;
   }
   return weights;

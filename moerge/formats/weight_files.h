@@ -7,6 +7,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "moerge/tensor/tensor.h"
@@ -45,5 +46,8 @@ void refuse_git_lfs_pointer(std::span<const std::byte> file, const std::string& 
 
 /// Tensor name -> shard of an index, every shard a plain name in the index's folder. Throws input.
 std::map<std::string, std::string> read_weight_index(const std::filesystem::path& file);
+
+/// The same from its text.
+std::map<std::string, std::string> parse_weight_index(std::string_view text, const std::string& where);
 
 }  // namespace moerge

@@ -171,7 +171,7 @@ class LfsUpload {
 
   std::unique_ptr<Object> read_actions(const HashedFile& file, const Json& actions,
                                        const std::string& where) {
-    auto out = std::make_unique<Object>(&file);
+    std::unique_ptr<Object> out(new Object{&file});
     const Json& upload = actions["upload"];
     if (!upload.is_object()) fail(ErrorKind::input, "{}: \"upload\" is no object", where);
     const std::string href = read_url(json_string(upload, "href", where).value_or(""), where);

@@ -171,9 +171,12 @@ AdapterConfig read_adapter_config(const fs::path& folder) {
     fail(ErrorKind::input, "{}: no adapter_config.json in this folder: {}", folder.string(),
          fs::exists(folder / "config.json") ? "it is a model, not an adapter"
                                             : "not an adapter in PEFT's layout");
-  const Json json = read_json(file);
+  return parse_adapter_config(read_json(file), file.string());
+}
+
+AdapterConfig parse_adapter_config(const Json& json, const std::string& where) {
   AdapterConfig config = {};
-  config.where = file.string();
+  config.where = where;
   if (!json.is_object()) fail(ErrorKind::input, "{}: should be a JSON object", config.where);
   check_kind(json, config.where);
   config.rank = json_int(json, "r", config.where).value_or(8);

@@ -37,6 +37,9 @@ struct AdapterConfig {
 /// not W + scale * B A.
 AdapterConfig read_adapter_config(const std::filesystem::path& folder);
 
+/// The same from a parsed document.
+AdapterConfig parse_adapter_config(const Json& json, const std::string& where);
+
 /// For the module's name in the base model ("model.layers.0.mlp.up_proj"). Throws input for a rank that makes
 /// no sense.
 int64_t rank_of(const AdapterConfig& config, std::string_view module);

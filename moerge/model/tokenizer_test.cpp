@@ -31,6 +31,59 @@ TEST(Tokenizer, EncodesWithoutTheFilesTruncation) {
   EXPECT_THROW(tokenizer.encode("\xff\xfe"), Error);
 }
 
+// The tokenizers library would take all the memory there is.
+TEST(Tokenizer, RefusesFilesThatBlowUpTexts) {
+  const auto message = [](const char* key, Json step) {
+    Json json = parse_json(testing::kTinyTokenizer, "x");
+    json[key] = std::move(step);
+    try {
+      const Tokenizer tokenizer(json.dump(), {}, "t.json");
+      tokenizer.decode(tokenizer.encode("abc", true));
+      return std::string();
+    } catch (const Error& error) {
+      return error.message();
+    }
+  };
+  const auto several = [](const char* member, const Json& step, size_t count) {
+    return Json{{"type", "Sequence"}, {member, Json::array_t(count, step)}};
+  };
+  const Json twice = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  const Json between = {
+      {"type", "Replace"}, {"pattern", {{"Regex", "x?"}}}, {"content", std::string(1000, 'x')}};
+  const Json letters = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
+  const Json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const Json token = {{"SpecialToken", {{"id", "s"}, {"type_id", 0}}}};
+  const auto edges = [&](const Json::array_t& single, size_t ids) {
+    return Json{
+        {"type", "TemplateProcessing"},
+        {"single", single},
+        {"pair", Json::array({text})},
+        {"special_tokens",
+         {{"s", {{"id", "s"}, {"ids", std::vector<int>(ids)}, {"tokens", std::vector<std::string>(ids)}}}}}};
+  };
+  const std::string longer = "times longer";
+  EXPECT_EQ(message("normalizer", several("normalizers", twice, 9)), "");
+  EXPECT_NE(message("normalizer", several("normalizers", twice, 40)).find(longer), std::string::npos);
+  EXPECT_NE(message("normalizer", between).find(longer), std::string::npos);
+  EXPECT_NE(message("pre_tokenizer", several("pretokenizers", letters, 40)).find(longer), std::string::npos);
+  EXPECT_NE(message("decoder", several("decoders", twice, 40)).find(longer), std::string::npos);
+  EXPECT_EQ(message("post_processor", edges({token, text}, 1)), "");
+  EXPECT_NE(message("post_processor", several("processors", edges({text, text}, 1), 40)).find(longer),
+            std::string::npos);
+  EXPECT_NE(message("post_processor", edges(Json::array_t(2000, token), 2000)).find("4000000 tokens"),
+            std::string::npos);
+  EXPECT_NE(message("normalizer", several("normalizers", {{"type", "NFC"}}, 1000)).find("1001 steps"),
+            std::string::npos);
+  EXPECT_NE(
+      message("normalizer", {{"type", "Prepend"}, {"prepend", std::string(20'000, 'x')}}).find("20000 bytes"),
+      std::string::npos);
+  // A table of 2^32 bytes that are not there.
+  EXPECT_NE(
+      message("normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", "/////2EA"}}).find("cut off"),
+      std::string::npos);
+}
+
 TEST(Tokenizer, ListsAndAddsTokens) {
   const TempDir dir;
   testing::write_tiny_model(dir, "m", 1);

@@ -97,6 +97,19 @@ std::vector<TextSource> read_data(const YamlNode& map, const std::string& file, 
   return sources;
 }
 
+// Each is looked for in the whole document when it is published.
+constexpr size_t kMaxSources = 10'000;
+
+void check_data(const YamlNode& root, const MoeConfig& config, YamlProblems& problems) {
+  size_t count = 0;
+  for (const auto* experts : {&config.experts, &config.shared_experts})
+    for (const ExpertConfig& expert : *experts) count += expert.data.size();
+  if (count > kMaxSources)
+    problems.error(root, fmt::format("{} files and folders under \"data\", at most {} are read: name the "
+                                     "folders that they are in",
+                                     count, kMaxSources));
+}
+
 // What the defaults of the whole document are for an expert.
 struct Surroundings {
   const std::string& file;
@@ -307,6 +320,7 @@ MoeConfig parse(std::string_view yaml, const std::string& file, bool allow_all_s
   const Surroundings around = {file, read_max_tokens(root, kDefaultMaxTokens, problems)};
   config.experts = read_experts(root, "experts", around, problems);
   config.shared_experts = read_experts(root, "shared_experts", around, problems);
+  check_data(root, config, problems);
   check_shared_experts(root, config, problems);
   const GateMode* mode = read_gate_mode(root, config, problems);
   read_dtype(root, config, problems);
@@ -346,8 +360,8 @@ std::string public_yaml(const MoeConfig& config) {
   // From the end to the beginning, so that places stay true; what an alias names stands in one place.
   const auto place = [](const TextSource* source) { return std::pair(source->line, source->column); };
   std::ranges::sort(sources, std::ranges::greater(), place);
-  const auto repeated = std::ranges::unique(sources, {}, place);
-  sources.erase(repeated.begin(), repeated.end());
+  const auto same_place = [&](const TextSource* a, const TextSource* b) { return place(a) == place(b); };
+  sources.erase(std::unique(sources.begin(), sources.end(), same_place), sources.end());
   for (const TextSource* source : sources) {
     const std::string name = public_name(*source);
     if (name == source->written) continue;

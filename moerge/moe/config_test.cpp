@@ -296,6 +296,15 @@ TEST(MoeConfig, DataOfTheWrongKind) {
   EXPECT_EQ(message.find("positive_prompts"), std::string::npos) << message;
 }
 
+TEST(MoeConfig, RefusesMoreDataThanAnybodyLists) {
+  std::string yaml =
+      "base_model: base\nexperts:\n  - {source_model: b, positive_prompts: [x]}\n  - source_model: a\n    "
+      "data:\n";
+  for (int i = 0; i < 10'001; i++) yaml += fmt::format("      - {}\n", i);
+  EXPECT_NE(message_of(yaml).find("10001 files and folders under \"data\", at most 10000 are read"),
+            std::string::npos);
+}
+
 TEST(MoeConfig, DataIsAsGoodAsPrompts) {
   const std::string bare =
       "base_model: x\nexperts:\n  - source_model: a\n    data: a.txt\n  - source_model: b\n";

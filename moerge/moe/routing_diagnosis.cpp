@@ -189,7 +189,7 @@ void append(std::vector<Finding>& all, std::vector<Finding> found) {
   for (size_t i = kMaxSentences; i < found.size(); i++)
     rest.experts.insert(rest.experts.end(), found[i].experts.begin(), found[i].experts.end());
   std::ranges::sort(rest.experts);
-  rest.experts.erase(std::ranges::unique(rest.experts).begin(), rest.experts.end());
+  rest.experts.erase(std::unique(rest.experts.begin(), rest.experts.end()), rest.experts.end());
   rest.text = fmt::format("The same is said of {} more: experts {}.", found.size() - kMaxSentences,
                           layer_ranges(rest.experts));
   all.push_back(std::move(rest));

@@ -6,6 +6,7 @@ use std::{
 };
 use tokenizers::{AddedToken, Tokenizer};
 
+mod limits;
 #[cfg(feature = "xet")]
 mod xet;
 
@@ -60,7 +61,9 @@ pub unsafe extern "C" fn moerge_tokenizer_from_json(
 ) -> *mut MoergeTokenizer {
     silence_panics();
     guard(error, ptr::null_mut(), || {
-        let mut tokenizer = Tokenizer::from_bytes(text_in(json, length)?).map_err(|e| e.to_string())?;
+        let json = text_in(json, length)?;
+        limits::check(json)?;
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|e| e.to_string())?;
         tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
         tokenizer.with_padding(None);
         Ok(Box::into_raw(Box::new(MoergeTokenizer(tokenizer))))
