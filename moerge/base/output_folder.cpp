@@ -89,10 +89,11 @@ OutputFolder::OutputFolder(const fs::path& target, bool overwrite, Use use)
   std::error_code error;
   fs::create_directories(target_.parent_path(), error);
   if (error) fail(ErrorKind::io, "cannot create {}: {}", target_.parent_path().string(), error.message());
+  bool made = false;
   try {
-    lock(use);
+    lock(use, made);
   } catch (const Error&) {
-    remove_if_empty();
+    if (made) remove_if_empty();
     throw;
   }
 }
@@ -101,9 +102,11 @@ void OutputFolder::remove_if_empty() {
   if (rmdir(partial_.c_str()) != 0) return;  // there is something in it, or it is no folder
 }
 
-void OutputFolder::lock(Use use) {
+// `made`: the folder was not there before.
+void OutputFolder::lock(Use use, bool& made) {
   for (;;) {
-    if (mkdir(partial_.c_str(), 0777) != 0 && errno != EEXIST) fail_errno("cannot create", partial_.string());
+    made = mkdir(partial_.c_str(), 0777) == 0;
+    if (!made && errno != EEXIST) fail_errno("cannot create", partial_.string());
     lock_ = open(partial_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (lock_ < 0 && errno == ENOENT) continue;  // the other run has just renamed it
     if (lock_ < 0) fail_errno("cannot open", partial_.string());

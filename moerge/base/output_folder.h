@@ -38,7 +38,7 @@ class OutputFolder {
   void commit();
 
  private:
-  void lock(Use use);
+  void lock(Use use, bool& made);
 
   std::filesystem::path target_, partial_;
   int lock_ = -1;

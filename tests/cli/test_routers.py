@@ -79,7 +79,7 @@ def test_family(case, mode, model_type, top, shared, class_name):
     case.models("base", "one", "two", model_type=model_type)
     texts(case)
     yaml(case, mode, top=top, shared=shared)
-    first = case.built("-j", 1, out="j1/out")
+    first = case.built("-j", 1, "--verify", out="j1/out")
     second = case.built("-j", 3, "--verify", out="j3/out")
     assert first.config["architectures"] == [class_name]
     assert first.content() == second.content()
@@ -319,12 +319,12 @@ def test_norms_of_zeros(case):
         assert forecast(found)[2].startswith("  hardly better than chance: "), found.stderr
 
 
-def test_interrupted_fit_leaves_nothing(case):
-    """Weights that are copied at once, and a fit that takes seconds."""
+def test_interrupted_fit_begins_again(case):
+    """Weights that are copied at once and stay, and a fit that takes seconds."""
     texts(case, code=600, prose=600)
     case.models("base", "one", "two", hidden_size=1024, num_attention_heads=8, num_key_value_heads=2, intermediate_size=16)
     yaml(case, "ridge")
-    before = case.snapshot()
+    expected = case.built(out="undisturbed/out").content()
     run = subprocess.Popen(case.command(["moe", "moe.yaml", "out", "-j", "1"]), cwd=case.work, env=case.variables(),
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     case.started.append(run)
@@ -338,7 +338,10 @@ def test_interrupted_fit_leaves_nothing(case):
     run.send_signal(signal.SIGINT)
     _, words = run.communicate(timeout=60)
     assert run.returncode == 130 and words.endswith(b"moerge: interrupted\n"), words
-    assert case.snapshot() == before
+    assert not case.path("out").exists()
+    found = case.built()
+    assert "continues what an earlier run left: " in found.result.stderr, found.result.stderr
+    assert found.content() == expected
 
 
 # ------------------------------------------------------------------------------------------------------------------ GGUF

@@ -68,9 +68,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     list_weights(*model.architecture, model.config, model.checkpoint);
     if (!model.is_mixture()) return;
     const Architecture& dense = *find_architecture(model.architecture->mixture->expert_type);
-    for (const int64_t expert : {int64_t{0}, model.config.experts - 1, kSharedExpert}) {
-      check_expert(model.config, expert, "tiny");
-      parse_model_config(expert_config_json(model.config, *model.architecture, dense, expert), "expert");
-    }
+    for (const int64_t expert : {int64_t{0}, model.config.experts - 1, kSharedExpert})
+      try_to([&] {
+        check_expert(model.config, expert, "tiny");
+        parse_model_config(expert_config_json(model.config, *model.architecture, dense, expert), "expert");
+      });
   });
 }

@@ -24,12 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-constexpr int kSeconds = kSanitized ? 30 : 5;  // of CPU time
+const bool kSanitized = __sanitizer_set_death_callback != nullptr;
+const int kSeconds = kSanitized ? 30 : 5;  // of CPU time
 constexpr rlim_t kMemory = rlim_t{2} << 30;
 constexpr size_t kChanges = 48;  // of each file
 
@@ -116,7 +112,7 @@ int main(int argc, char** argv) {
   snprintf(left_behind, sizeof(left_behind), "%s.failed", argv[0]);
   for (const int number : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGPROF})
     if (!kSanitized || number == SIGPROF || number == SIGABRT) signal(number, on_signal);
-  if (__sanitizer_set_death_callback) __sanitizer_set_death_callback(leave_input);
+  if (kSanitized) __sanitizer_set_death_callback(leave_input);
   if (!kSanitized) {
     const rlimit memory = {kMemory, kMemory};
     setrlimit(RLIMIT_DATA, &memory);
