@@ -58,8 +58,11 @@ void build_moe(MoePlan& moe, const FolderLayout& layout, const BuildOptions& opt
     promise.set_value(std::move(*routers));
     *moe.gates = promise.get_future().share();
   } else if (build.computes()) {
-    job.emplace(moe, std::move(encoder), reporter,
-                [&](const Gates& gates) { build.save(kRouters, pack_gates(gates)); });
+    job.emplace(
+        moe, std::move(encoder), reporter,
+        moe.gate_mode->needs == GateNeeds::nothing  // then they are made again in no time
+            ? std::function<void(const Gates&)>()
+            : [&](const Gates& gates) { build.save(kRouters, pack_gates(gates)); });
   }
   const FolderCard card = moe_card(moe, folder_name(options.out), options.copy_tokenizer);
   if (options.write_card && options.part.count == 0 && !card.no_license.empty())

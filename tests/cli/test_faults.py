@@ -223,7 +223,7 @@ def test_signal_once(case, number):
             kept += bool(build.claims())
         build.must_finish(*(["continu"] if build.claims() else []))
         build.clear()
-    assert kept, "no interrupted run left anything to continue"
+    assert kept or is_sanitized(case), "no interrupted run left anything to continue"
 
 
 def test_signal_twice(case):

@@ -215,7 +215,7 @@ def failing_forward_pass(case):
 FAILURES = {
     "a missing model": (missing_model, 2, 'model "nosuch"', {}),
     "a forward pass that fails": (failing_forward_pass, 1, "what layer 0 computes", {}),
-    "a disk that refuses": (lambda case: None, 1, "File too large", {"limit": 16}),
+    "a disk that refuses": (lambda case: case.yaml("random"), 1, "File too large", {"limit": 16}),
 }
 
 

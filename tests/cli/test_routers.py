@@ -3,6 +3,7 @@ What the rows are: tests/golden/check_routers.py and moerge/moe/gates/*_test.cpp
 import json, math, random, signal, subprocess, sys, time
 from pathlib import Path
 
+from fault_case import is_sanitized
 from harness import Skipped, rows
 from tiny_mixtures import tiny_dense, tiny_mixture
 from tiny_models import tensor, tiny_model, tokenizer
@@ -324,7 +325,7 @@ def test_interrupted_fit_begins_again(case):
     texts(case, code=600, prose=600)
     case.models("base", "one", "two", hidden_size=1024, num_attention_heads=8, num_key_value_heads=2, intermediate_size=16)
     yaml(case, "ridge")
-    expected = case.built(out="undisturbed/out").content()
+    expected = None if is_sanitized(case) else case.built(out="undisturbed/out").content()  # minutes
     run = subprocess.Popen(case.command(["moe", "moe.yaml", "out", "-j", "1"]), cwd=case.work, env=case.variables(),
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     case.started.append(run)
@@ -338,7 +339,9 @@ def test_interrupted_fit_begins_again(case):
     run.send_signal(signal.SIGINT)
     _, words = run.communicate(timeout=60)
     assert run.returncode == 130 and words.endswith(b"moerge: interrupted\n"), words
-    assert not case.path("out").exists()
+    assert not case.path("out").exists() and case.partial().exists()
+    if expected is None:
+        return
     found = case.built()
     assert "continues what an earlier run left: " in found.result.stderr, found.result.stderr
     assert found.content() == expected
