@@ -57,7 +57,7 @@ void build_moe(MoePlan& moe, const FolderLayout& layout, const BuildOptions& opt
     std::promise<Gates> promise;
     promise.set_value(std::move(*routers));
     *moe.gates = promise.get_future().share();
-  } else if (build.computes()) {
+  } else if (build.computes() || options.verify) {
     job.emplace(
         moe, std::move(encoder), reporter,
         moe.gate_mode->needs == GateNeeds::nothing  // then they are made again in no time
