@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 
 #include "moerge/base/error.h"
@@ -50,6 +51,11 @@ Digest git_blob_digest(int64_t size) {
   digest.add(fmt::format("blob {}", size));
   digest.add(std::string_view("\0", 1));
   return digest;
+}
+
+bool is_hex(std::string_view text, size_t digits) {
+  return text.size() == digits &&
+         std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 }  // namespace moerge

@@ -31,6 +31,9 @@ class Digest {
 /// 64 hexadecimal digits.
 std::string sha256_hex(std::string_view bytes);
 
+/// So many hexadecimal digits, in lower case.
+bool is_hex(std::string_view text, size_t digits);
+
 /// What git's name of a file's content starts from: sha1("blob SIZE\0" + content).
 Digest git_blob_digest(int64_t size);
 

@@ -65,6 +65,17 @@ std::string read_file(const fs::path& path, int64_t max_bytes) {
   return text;
 }
 
+void read_pieces(const File& file, int64_t offset, int64_t count,
+                 const std::function<void(std::span<const std::byte>)>& use) {
+  constexpr int64_t kPiece = 256 << 10;
+  std::vector<std::byte> buffer(static_cast<size_t>(std::min(count, kPiece)));
+  for (int64_t done = 0; done < count; done += kPiece) {
+    const auto piece = std::span(buffer).first(static_cast<size_t>(std::min(kPiece, count - done)));
+    file.read_at(offset + done, piece);
+    use(piece);
+  }
+}
+
 void write_file(const fs::path& path, std::string_view bytes) {
   File::create(path).write_at(0, std::as_bytes(std::span(bytes)));
 }
@@ -94,10 +105,7 @@ std::optional<File> File::try_create_locked(const fs::path& path) {
   for (;;) {
     File file(open_file(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666), path);
     if (file.fd_ < 0) fail_errno("cannot create", path.string());
-    if (flock(file.fd_, LOCK_EX | LOCK_NB) != 0) {
-      if (errno == EWOULDBLOCK) return std::nullopt;
-      if (errno == EINTR) continue;  // else the file system has no locks
-    }
+    if (!file.try_lock()) return std::nullopt;
     // The other run may have renamed or removed the file between our open and our lock.
     struct stat named = {};
     if (stat(path.c_str(), &named) == 0 && stat_of(file.fd_, path).st_ino == named.st_ino) {

@@ -1,6 +1,7 @@
 #pragma once
 // Files: reading, memory mapping, kernel copies, and what tells one state of a file from another.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -71,6 +72,11 @@ class File {
   std::filesystem::path path_;
 };
 
+/// Calls use() with `count` bytes of a file, from `offset` on, piece by piece: as many at a time as stay in
+/// the processor's cache. A disk that refuses is an error (io), where mapped memory would end the process.
+void read_pieces(const File& file, int64_t offset, int64_t count,
+                 const std::function<void(std::span<const std::byte> piece)>& use);
+
 /// Memory that copy_range() takes where the kernel refuses.
 inline constexpr int64_t kCopyBuffer = 1 << 20;
 
@@ -120,6 +126,15 @@ bool can_share_blocks(const File& source, const std::filesystem::path& folder);
 struct BlockSharing {
   int64_t block = 0;                                     // bytes of a block; 0: nothing
   std::function<bool(const MappedFile&)> possible = {};  // with this file
+
+  /// Where something has to begin, modulo a block, so that what lies at `at` in it shares blocks with what
+  /// lies at `offset` of its source.
+  int64_t start_for(int64_t offset, int64_t at) const { return ((offset - at) % block + block) % block; }
+  /// Bytes in whole blocks of a stretch of a source.
+  int64_t whole_blocks(int64_t offset, int64_t bytes) const {
+    const int64_t first = (offset + block - 1) / block, last = (offset + bytes) / block;
+    return std::max<int64_t>(0, last - first) * block;
+  }
 };
 /// For files in `folder`; every source is asked once.
 BlockSharing sharing_with(const std::filesystem::path& folder);

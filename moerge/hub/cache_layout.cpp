@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "moerge/base/digest.h"
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/json.h"

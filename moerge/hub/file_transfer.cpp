@@ -18,7 +18,6 @@ namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kReadStep = 256 * 1024;  // stays in the processor's cache until it is hashed
 constexpr int kMaxExpired = 3;
 
 bool needs_xet(const HubFile& file) { return file.size > kLargestPlainFile && !file.xet_hash.empty(); }
@@ -28,14 +27,10 @@ Digest new_digest(const HubFile& file) {
 }
 
 void hash_bytes(const File& source, int64_t count, Digest& digest, const std::function<void()>& check) {
-  std::vector<std::byte> buffer(static_cast<size_t>(std::min(count, kReadStep)));
-  for (int64_t at = 0; at < count;) {
+  read_pieces(source, 0, count, [&](std::span<const std::byte> piece) {
     if (check) check();
-    const auto part = std::span(buffer).first(static_cast<size_t>(std::min(count - at, kReadStep)));
-    source.read_at(at, part);
-    digest.add(part);
-    at += std::ssize(part);
-  }
+    digest.add(piece);
+  });
 }
 
 std::optional<int64_t> whole_number(std::string_view text) {

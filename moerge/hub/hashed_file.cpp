@@ -14,7 +14,6 @@
 namespace moerge {
 namespace {
 
-constexpr int64_t kPiece = 1 << 20;
 constexpr int kHashThreads = 8;  // more only wait for the disk
 
 HashedFile::State state_of(const UploadFile& file) {
@@ -58,15 +57,11 @@ HashedFile hash_file(const UploadFile& file, bool large, Progress& progress) {
     out.state = state_of(file);
     const File opened = File::open_read(file.source);
     if (out.state.size != file.size || opened.size() != file.size) fail_changed(file);
-    std::vector<std::byte> buffer(static_cast<size_t>(std::min(file.size, kPiece)));
-    for (int64_t at = 0; at < file.size;) {
+    read_pieces(opened, 0, file.size, [&](std::span<const std::byte> piece) {
       check_interrupted();
-      const std::span piece(buffer.data(), static_cast<size_t>(std::min(file.size - at, kPiece)));
-      opened.read_at(at, piece);
       digest.add(piece);
-      at += std::ssize(piece);
       progress.add(std::ssize(piece));
-    }
+    });
     out.check_unchanged();
   }
   out.id = digest.hex();

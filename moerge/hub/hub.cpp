@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "moerge/base/digest.h"
 #include "moerge/base/error.h"
 
 namespace moerge {

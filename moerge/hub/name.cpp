@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "moerge/base/digest.h"
 #include "moerge/base/lower_case.h"
 #include "moerge/base/utf8.h"
 
@@ -45,11 +46,6 @@ std::string cache_folder_name(std::string_view repository) {
   std::string folder = fmt::format("models--{}", repository);
   if (const size_t slash = folder.find('/'); slash != std::string::npos) folder.replace(slash, 1, "--");
   return folder;
-}
-
-bool is_hex(std::string_view text, size_t digits) {
-  return text.size() == digits &&
-         std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 bool is_commit(std::string_view revision) { return is_hex(revision, 40); }

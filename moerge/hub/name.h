@@ -21,9 +21,6 @@ std::optional<HubName> parse_hub_name(std::string_view reference);
 /// "models--org--name", a repository's folder in the cache.
 std::string cache_folder_name(std::string_view repository);
 
-/// So many hexadecimal digits, in lower case.
-bool is_hex(std::string_view text, size_t digits);
-
 /// 40 hexadecimal digits: a commit, which never means something else later.
 bool is_commit(std::string_view revision);
 

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "moerge/base/digest.h"
 #include "moerge/base/error.h"
 #include "moerge/base/interrupt.h"
 #include "moerge/hub/name.h"
