@@ -5,28 +5,14 @@
 #include "moerge/base/error.h"
 #include "moerge/formats/safetensors_sink.h"
 #include "moerge/testing/tiny_model.h"
+#include "moerge/testing/tiny_sink.h"
 
 namespace moerge {
 namespace {
 
+using testing::kSpecs;
 using testing::TempDir;
-
-const std::vector<TensorSpec> kSpecs = {
-    {"a", DType::u8, {10}}, {"b", DType::u8, {10}}, {"c", DType::u8, {25}}, {"d", DType::u8, {1}}};
-
-std::string bytes_of(const TensorSpec& spec) {
-  return std::string(static_cast<size_t>(spec.bytes()), spec.name[0]);
-}
-
-void write_all(TensorSink& sink, std::span<const TensorSpec> specs) {
-  sink.begin(specs);
-  for (size_t i = specs.size(); i-- > 0;) {
-    const std::string bytes = bytes_of(specs[i]);
-    sink.put(i, 1, std::as_bytes(std::span(bytes)).subspan(1));
-    sink.put(i, 0, std::as_bytes(std::span(bytes)).first(1));
-  }
-  sink.finish();
-}
+using testing::write_all;
 
 TEST(ComparingSink, FindsEveryDifference) {
   const TempDir dir;
