@@ -139,10 +139,8 @@ std::map<int64_t, int64_t> count_shareable(const ExportPlan& plan, std::span<con
                               ? std::nullopt
                               : find_stored(tensor, s, specs[i].dtype, 0, tensor.slices[s].rows);
       if (stored && sharing.possible(*stored->file)) {
-        const int64_t start = ((stored->offset - at) % sharing.block + sharing.block) % sharing.block;
-        const int64_t begin = (stored->offset + sharing.block - 1) / sharing.block,
-                      end = (stored->offset + bytes) / sharing.block;
-        if (start % kGgufAlignment == 0 && end > begin) bytes_at[start] += (end - begin) * sharing.block;
+        const int64_t start = sharing.start_for(stored->offset, at);
+        if (start % kGgufAlignment == 0) bytes_at[start] += sharing.whole_blocks(stored->offset, bytes);
       }
       at += bytes;
     }
@@ -161,7 +159,7 @@ GgufLayout lay_out_part(const ExportPlan& plan, OutputFile& file, GgufMetadata& 
   file.shared += best->second;
   keys.set(kPaddingKey, std::string());
   const int64_t start = std::ssize(layout_gguf(keys, specs).header);
-  const int64_t missing = ((best->first - start) % sharing.block + sharing.block) % sharing.block;
+  const int64_t missing = sharing.start_for(best->first, start);
   keys.set(kPaddingKey, std::string(static_cast<size_t>(missing), ' '));
   return layout_gguf(keys, specs);
 }

@@ -44,6 +44,14 @@ void StoredTensor::release() const {
   if (file) file->release(stored_bytes());
 }
 
+std::vector<const StoredTensor*> stored_sources(const StoredTensor& tensor) {
+  if (!tensor.derivation) return tensor.file ? std::vector{&tensor} : std::vector<const StoredTensor*>{};
+  std::vector<const StoredTensor*> out = stored_sources(tensor.derivation->source);
+  for (const StoredTensor& beside : tensor.derivation->beside)
+    for (const StoredTensor* stored : stored_sources(beside)) out.push_back(stored);
+  return out;
+}
+
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out) {
   if (tensor.derivation) {
     std::vector<float> values(static_cast<size_t>(count * tensor.row_elements()));

@@ -55,6 +55,9 @@ struct Derivation {
   std::vector<StoredTensor> beside = {};  // what else is read for that: scales, an adapter's factors
 };
 
+/// The stored tensors that its values are read from: itself, or what it is derived from; none without a file.
+std::vector<const StoredTensor*> stored_sources(const StoredTensor& tensor);
+
 /// Copies rows [first, first + count) (slices along the first dimension) in the model's order, in the type
 /// that its spec names; `out` holds count * row_bytes().
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out);

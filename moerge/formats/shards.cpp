@@ -41,7 +41,7 @@ std::vector<Shard> plan_shards(std::span<const TensorSpec> specs, int64_t max_by
 void name_shards(std::vector<Shard>& shards) {
   for (size_t i = 0; i < shards.size(); i++)
     shards[i].file = shards.size() == 1
-                         ? "model.safetensors"
+                         ? kSingleShard
                          : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
 }
 

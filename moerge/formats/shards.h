@@ -28,6 +28,7 @@ std::vector<Shard> plan_shards(std::span<const TensorSpec> specs, int64_t max_by
 /// "model.safetensors" for a single one, else "model-00001-of-0000N.safetensors".
 void name_shards(std::vector<Shard>& shards);
 
+inline constexpr const char* kSingleShard = "model.safetensors";
 inline constexpr const char* kShardIndex = "model.safetensors.index.json";
 
 /// True for a regular file with this header and the right size.

@@ -10,6 +10,7 @@
 #include "moerge/base/json.h"
 #include "moerge/formats/pytorch.h"
 #include "moerge/formats/safetensors.h"
+#include "moerge/formats/shards.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -22,7 +23,7 @@ std::vector<WeightEntry> read_safetensors(std::span<const std::byte> file, const
 }
 
 constexpr std::array<WeightLayout, 2> kLayouts = {{
-    {"model.safetensors", "model.safetensors.index.json", ".safetensors", read_safetensors},
+    {kSingleShard, kShardIndex, ".safetensors", read_safetensors},
     {"pytorch_model.bin", "pytorch_model.bin.index.json", ".bin", parse_pytorch},
 }};
 

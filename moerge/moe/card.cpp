@@ -321,7 +321,7 @@ std::string read_small(const fs::path& file) {
 // mergekit names itself in the index of shards and in its card; a folder with one file of weights has only
 // transformers' version in config.json, which moerge drops.
 bool made_by_mergekit(const fs::path& folder, const Json& config) {
-  if (const fs::path index = folder / "model.safetensors.index.json"; fs::exists(index)) {
+  if (const fs::path index = folder / kShardIndex; fs::exists(index)) {
     constexpr std::string_view kKeep[] = {"metadata", "mergekit_version"};
     const Json json = parse_json_only(kKeep, read_file(index, 512 << 20), index.string());
     const auto metadata = json.find("metadata");

@@ -67,11 +67,17 @@ std::string text_of(const Json& head, const char* key) {
   return found != head.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
-// Why what was begun under one head cannot go on under another; empty when it can.
-std::string why_anew(const Json& before, const Json& now) {
+// Why one head is not of the same build as another, wherever its models lie; empty when it is.
+std::string why_other(const Json& before, const Json& now) {
   if (text_of(before, "moerge") != text_of(now, "moerge")) return "another version of moerge began it";
   if (text_of(before, "recipe") != text_of(now, "recipe") || text_of(before, "plan") != text_of(now, "plan"))
     return "the configuration, its texts or the flags have changed";
+  return "";
+}
+
+// Why what was begun under one head cannot go on under another; empty when it can.
+std::string why_anew(const Json& before, const Json& now) {
+  if (std::string other = why_other(before, now); !other.empty()) return other;
   const auto sources = before.find("sources");
   const std::string changed =
       find_changed_source(sources == before.end() ? Json() : *sources, now["sources"]);
@@ -175,9 +181,7 @@ void FolderBuild::open_parts(const Json& head) {
            where, part->count, count);
     count = part->count;
     auto [theirs, entries] = WriteJournal::read(entry.path());
-    const bool same = text_of(theirs, "moerge") == text_of(head, "moerge") &&
-                      text_of(theirs, "recipe") == text_of(head, "recipe") &&
-                      text_of(theirs, "plan") == text_of(head, "plan");
+    const bool same = why_other(theirs, head).empty();
     if (!same && part->number != options_.part.number && !theirs.is_null())
       fail(ErrorKind::usage,
            "part {} of {} in {} was made from another configuration, other models or flags, or by another "

@@ -87,13 +87,13 @@ void convert_part(const Plan& plan, const Work& work, TensorSink& sink, Progress
 void run_part(const Plan& plan, const Work& work, TensorSink& sink, Progress* progress) {
   const Part& part = *work.part;
   const StoredTensor& source = *part.source;
-  if (source.spec.dtype != plan.steps[work.step].out.dtype || part.changes_values())
-    return convert_part(plan, work, sink, progress);
-  if (source.is_plain()) {
+  const DType out = plan.steps[work.step].out.dtype;
+  if (part.is_copied(out)) {
     sink.copy(work.step, work.offset, *source.file, source.offset, source.spec.bytes());
     if (progress) progress->add(source.spec.bytes());
     return;
   }
+  if (source.spec.dtype != out || part.changes_values()) return convert_part(plan, work, sink, progress);
   for_each_chunk(source, [&](int64_t first, std::span<const std::byte> rows) {
     sink.put(work.step, work.offset + byte_size(source.spec.dtype, first), rows);
     if (progress) progress->add(std::ssize(rows));
@@ -120,7 +120,7 @@ int64_t part_buffer(const Part& part, DType out) {
   const StoredTensor& source = *part.source;
   const DType from = source.spec.dtype;
   const bool converts = from != out || part.changes_values();
-  if (!converts && source.is_plain()) return std::min(source.spec.bytes(), kCopyBuffer);
+  if (part.is_copied(out)) return std::min(source.spec.bytes(), kCopyBuffer);
   const int64_t chunk = source.derivation ? kComputedChunk : kChunk;
   const int64_t n =
       std::min(source.spec.elements(), std::max(chunk, source.is_plain() ? 0 : source.row_elements()));

@@ -20,12 +20,6 @@ struct Candidate {
   const StoredTensor* source;
 };
 
-// Whole blocks of a stretch of a source.
-int64_t whole_blocks(int64_t offset, int64_t bytes, int64_t block) {
-  const int64_t first = (offset + block - 1) / block, last = (offset + bytes) / block;
-  return std::max<int64_t>(0, last - first) * block;
-}
-
 // Nothing unless every byte is copied and all parts lie in their sources as they will lie in the result.
 std::optional<Candidate> candidate(const Step& step, size_t index, const BlockSharing& sharing) {
   const Concat* concat = std::get_if<Concat>(&step.how);
@@ -34,14 +28,12 @@ std::optional<Candidate> candidate(const Step& step, size_t index, const BlockSh
   int64_t at = 0;
   for (const Part& part : concat->parts) {
     const StoredTensor& source = *part.source;
-    if (source.spec.dtype != step.out.dtype || part.changes_values() || !source.is_plain() ||
-        !sharing.possible(*source.file))
-      return std::nullopt;
-    const int64_t phase = ((source.offset - at) % sharing.block + sharing.block) % sharing.block;
+    if (!part.is_copied(step.out.dtype) || !sharing.possible(*source.file)) return std::nullopt;
+    const int64_t phase = sharing.start_for(source.offset, at);
     if (phase % 8 != 0 || (out.phase >= 0 && phase != out.phase)) return std::nullopt;
     out.phase = phase;
     if (!out.source) out.source = &source;
-    out.shared += whole_blocks(source.offset, source.spec.bytes(), sharing.block);
+    out.shared += sharing.whole_blocks(source.offset, source.spec.bytes());
     at += source.spec.bytes();
   }
   return out;

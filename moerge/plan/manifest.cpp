@@ -17,31 +17,16 @@ namespace {
 
 constexpr int64_t kFormat = 1;
 constexpr int64_t kMaxManifest = 64 << 20;  // some hundred thousand tensors
-constexpr int64_t kPiece = 1 << 20;
 
 // Feeds bytes of a file to both of the digests that there are.
 void add_bytes(const File& file, int64_t offset, int64_t size, Digest* first, Digest* second,
                Progress* progress) {
-  std::vector<std::byte> buffer(static_cast<size_t>(std::min(size, kPiece)));
-  for (int64_t done = 0; done < size;) {
+  read_pieces(file, offset, size, [&](std::span<const std::byte> piece) {
     check_interrupted();
-    const auto piece = std::span(buffer).first(static_cast<size_t>(std::min(kPiece, size - done)));
-    file.read_at(offset + done, piece);
     for (Digest* digest : {first, second})
       if (digest) digest->add(piece);
-    done += std::ssize(piece);
     if (progress) progress->add(std::ssize(piece));
-  }
-}
-
-// What the values of a tensor are read from.
-void list_stored(const StoredTensor& tensor, std::vector<const StoredTensor*>& out) {
-  if (tensor.derivation) {
-    list_stored(tensor.derivation->source, out);
-    for (const StoredTensor& beside : tensor.derivation->beside) list_stored(beside, out);
-  } else if (tensor.file) {
-    out.push_back(&tensor);
-  }
+  });
 }
 
 // ------------------------------------------------------------------------------------------ making one
@@ -93,13 +78,9 @@ class PublicNames {
   std::map<std::pair<size_t, std::string>, std::string> places_;
 };
 
-bool is_copied(const Part& part, DType out) {
-  return part.source->is_plain() && part.source->spec.dtype == out && !part.changes_values();
-}
-
 Json describe_change(const Part& part, DType out, const PublicNames& names) {
   const StoredTensor& source = *part.source;
-  if (is_copied(part, out)) return {};
+  if (part.is_copied(out)) return {};
   Json change = Json::object();
   if (source.derivation) change["derivation"] = names.text(source.derivation->how);
   if (source.rotary_heads != 0) change["rotary_heads"] = source.rotary_heads;
@@ -234,7 +215,7 @@ class ManifestReader {
   }
   std::string hash(const Json& object, const char* key) const {
     const std::string found = text(object, key);
-    if (found.size() != 64 || found.find_first_not_of("0123456789abcdef") != std::string::npos)
+    if (!is_hex(found, 64))
       refuse(
           fmt::format("\"{}\": 64 hexadecimal digits are expected, found \"{}\"", key, found.substr(0, 80)));
     return found;
@@ -323,19 +304,15 @@ std::string hash_bytes(const File& file, int64_t offset, int64_t size, Progress*
 }
 
 std::string hash_source(const StoredTensor& tensor, Progress* progress) {
-  std::vector<const StoredTensor*> stored;
-  list_stored(tensor, stored);
   Digest digest(Hash::sha256);
-  for (const StoredTensor* part : stored)
+  for (const StoredTensor* part : stored_sources(tensor))
     add_bytes(part->file->file(), part->offset, part->spec.bytes(), &digest, nullptr, progress);
   return digest.hex();
 }
 
 int64_t source_size(const StoredTensor& tensor) {
-  std::vector<const StoredTensor*> stored;
-  list_stored(tensor, stored);
   int64_t bytes = 0;
-  for (const StoredTensor* part : stored) bytes += part->spec.bytes();
+  for (const StoredTensor* part : stored_sources(tensor)) bytes += part->spec.bytes();
   return bytes;
 }
 
@@ -362,7 +339,7 @@ Manifest make_manifest(const Plan& plan, const std::vector<const Model*>& source
                               .sha256 = {},
                               .change = describe_change(part, step.out.dtype, names),
                               .bytes = byte_size(step.out.dtype, part.source->spec.elements())});
-      if (!is_copied(part, step.out.dtype) && changed.emplace(part.source, "").second)
+      if (!part.is_copied(step.out.dtype) && changed.emplace(part.source, "").second)
         bytes += source_size(*part.source);
     }
   }

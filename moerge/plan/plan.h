@@ -24,6 +24,10 @@ struct Part {
   double residual_scale = 1;  // then multiplies
 
   bool changes_values() const { return noise_scale != 0 || residual_scale != 1; }
+  /// An output of this type holds the source's bytes as the file has them.
+  bool is_copied(DType out) const {
+    return source->is_plain() && source->spec.dtype == out && !changes_values();
+  }
 };
 
 /// The output's bytes are its parts one after the other: one part copies a tensor, several stack them along

@@ -5,14 +5,11 @@
 namespace moerge {
 
 void SourceBytes::add(const StoredTensor& tensor) {
-  if (tensor.derivation) {
-    add(tensor.derivation->source);
-    for (const StoredTensor& beside : tensor.derivation->beside) add(beside);
-    return;
+  for (const StoredTensor* stored : stored_sources(tensor)) {
+    std::filesystem::path& name = names_[stored->file];
+    if (name.empty()) name = std::filesystem::weakly_canonical(stored->file->file().path());
+    ranges_[name].push_back({stored->offset, stored->offset + stored->spec.bytes()});
   }
-  std::filesystem::path& name = names_[tensor.file];
-  if (name.empty()) name = std::filesystem::weakly_canonical(tensor.file->file().path());
-  ranges_[name].push_back({tensor.offset, tensor.offset + tensor.spec.bytes()});
 }
 
 void SourceBytes::add(const Plan& plan) {

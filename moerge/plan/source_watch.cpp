@@ -7,13 +7,6 @@
 namespace moerge {
 namespace {
 
-void collect(const StoredTensor& tensor, std::vector<const MappedFile*>& files) {
-  if (tensor.file) files.push_back(tensor.file);
-  if (!tensor.derivation) return;
-  collect(tensor.derivation->source, files);
-  for (const StoredTensor& other : tensor.derivation->beside) collect(other, files);
-}
-
 [[noreturn]] void refuse(const MappedFile& file) {
   fail(ErrorKind::input, "{} changed while it was read: run this again when nothing writes to it",
        file.file().path().string());
@@ -25,7 +18,8 @@ std::vector<const MappedFile*> list_source_files(const Plan& plan) {
   std::vector<const MappedFile*> files;
   for (const Step& step : plan.steps)
     if (const Concat* concat = std::get_if<Concat>(&step.how))
-      for (const Part& part : concat->parts) collect(*part.source, files);
+      for (const Part& part : concat->parts)
+        for (const StoredTensor* stored : stored_sources(*part.source)) files.push_back(stored->file);
   std::ranges::sort(files);
   files.erase(std::ranges::unique(files).begin(), files.end());
   return files;

@@ -10,13 +10,14 @@
 #include "moerge/base/file.h"
 #include "moerge/base/parallel.h"
 #include "moerge/formats/safetensors.h"
+#include "moerge/formats/shards.h"
 #include "moerge/formats/weight_files.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char *kSingle = "model.safetensors", *kIndex = "model.safetensors.index.json";
+constexpr const char *kSingle = kSingleShard, *kIndex = kShardIndex;
 constexpr int64_t kMaxJson = 256 << 20;  // of a file beside the weights that is looked into
 constexpr size_t kShownNames = 3;
 
