@@ -61,7 +61,8 @@ class File {
   bool try_lock();
   /// Returns when all that was written survives a power cut.
   void sync();
-  /// Starts writing these bytes to the disk, so that sync() has less to wait for. Advice only.
+  /// Starts writing these bytes (`count` 0: all to the end) to the disk, so that sync() has less to wait for.
+  /// Advice only.
   void start_writing(int64_t offset, int64_t count) const;
   /// These bytes leave the page cache, if they are on the disk. Advice only.
   void forget(int64_t offset, int64_t count) const;

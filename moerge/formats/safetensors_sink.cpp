@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kClaimBytes = 1'000'000'000;
 constexpr std::chrono::seconds kClaimTime(5);
 // Written to the disk while the next is copied; smaller ones are left to the kernel.
-constexpr int64_t kWriteAhead = 8 << 20;
+constexpr int64_t kWriteAhead = 32 << 20;
 
 // Of sorted numbers.
 Json claim_of(std::span<const size_t> tensors) {
@@ -112,16 +112,20 @@ void SafetensorsSink::copy(size_t i, int64_t offset, const MappedFile& source, i
 void SafetensorsSink::complete(size_t i) {
   const Place& place = places_[i];
   const int64_t bytes = specs_[i].bytes();
-  if (options_.journal && bytes >= kWriteAhead) place.output->file.start_writing(place.offset, bytes);
-  bool due = false;
+  bool ahead = false, due = false;
   {
     const std::lock_guard lock(guard_);
     complete_.push_back(i);
     complete_bytes_ += bytes;
+    place.output->unwritten += bytes;
+    ahead = place.output->unwritten >= kWriteAhead;
+    if (ahead) place.output->unwritten = 0;
     due = --place.output->missing == 0 || complete_bytes_ >= kClaimBytes ||
           std::chrono::steady_clock::now() - claimed_ > kClaimTime;
   }
-  if (due && options_.journal) claim();
+  if (!options_.journal) return;
+  if (ahead) place.output->file.start_writing(0, 0);
+  if (due) claim();
 }
 
 void SafetensorsSink::claim() {

@@ -50,7 +50,8 @@ class SafetensorsSink final : public TensorSink {
     explicit Output(File opened) : file(std::move(opened)) {}
     File file;
     std::mutex copying;  // writers of one file exclude each other in the kernel, spinning; here they sleep
-    size_t missing = 0;  // tensors that are not complete
+    size_t missing = 0;     // tensors that are not complete
+    int64_t unwritten = 0;  // bytes since start_writing()
   };
   struct Place {
     Output* output = nullptr;
