@@ -10,7 +10,7 @@ import sys
 import time
 
 import make_models
-from measure import drop_caches, evict, run, run_measured, warm
+from measure import drop_caches, evict, run, run_measured, touch_free_memory, warm
 
 MAKER = pathlib.Path(make_models.__file__)
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}  # of OpenMP's threads, as moerge's tests set it
@@ -82,9 +82,9 @@ class PageCache:
     """Before each command: its files in the page cache and the others not, where all files of a command fit into half of the
     memory; else nothing is in it."""
 
-    def __init__(self, sources, peer):
-        self.files = [*sources, *peer]
-        self.warm = max(size_of(sources), size_of(peer)) <= memory_bytes() / 2
+    def __init__(self, case, peer):
+        self.files, self.result_bytes = [*case.sources, *peer], case.result_bytes
+        self.warm = max(size_of(case.sources), size_of(peer)) <= memory_bytes() / 2
 
     def prepare(self, files):
         os.sync()
@@ -94,10 +94,11 @@ class PageCache:
             evict(set(self.files) - set(files) if self.warm else self.files)
         if self.warm:
             warm(files)
+            touch_free_memory(self.result_bytes)
 
     def __str__(self):
         if self.warm:
-            return "sources in the page cache"
+            return "sources in the page cache, and as much free memory touched as the result takes"
         return "page cache dropped before each command" if self.dropped else "sources evicted from the page cache before each command"
 
 
@@ -128,7 +129,7 @@ def measure_rounds(case, a, scratch):
     result = scratch / "result"
     copied, what = folder_to_copy(case, a.moerge, scratch)
     peer = [file for file in copied.iterdir() if file.is_file()]
-    cache, rows = PageCache(case.sources, peer), {}
+    cache, rows = PageCache(case, peer), {}
 
     def once(name, command, files, **environment):
         cache.prepare(files)
@@ -157,7 +158,7 @@ def measure_rounds(case, a, scratch):
 def measure_resume(case, a, scratch):
     """A build killed when half of it is written, and the same command again: Markdown."""
     result = scratch / "resumed"
-    cache = PageCache(case.sources, [])
+    cache = PageCache(case, [])
     command = case.build(a.moerge, "random", result)
     cache.prepare(case.sources)
     whole = run_measured(command, **PASSIVE)
@@ -227,7 +228,7 @@ def measure_xfs(name, a, scratch):
         reference, result = place / "reference", place / "result"
         run(case.build(a.moerge, "random", reference), **PASSIVE)
         peer = weights(reference)
-        cache, rows = PageCache(case.sources, peer), {}
+        cache, rows = PageCache(case, peer), {}
         commands = {"`cp -r --reflink=always` of the result": (["cp", "-r", "--reflink=always", reference, result], peer),
                     "`moerge moe`, random": (case.build(a.moerge, "random", result), case.sources)}
         for _ in range(a.rounds):

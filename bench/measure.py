@@ -100,6 +100,13 @@ def evict(files):
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def touch_free_memory(size):
+    """A virtual machine's host may have taken free pages back; to get one again costs more than to fill it. So many bytes of the
+    free memory are pages that the next command gets at once."""
+    free = fields("meminfo", "").get("MemFree", 0) * 1024
+    subprocess.run([sys.executable, "-c", "import sys; b'x' * int(sys.argv[1])", str(min(size, free * 3 // 4))], check=True)
+
+
 def drop_caches():
     """Empties the page cache; False where that is not allowed."""
     try:
