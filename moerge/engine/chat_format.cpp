@@ -1,203 +1,23 @@
 #include "moerge/engine/chat_format.h"
 
-#include <poll.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <chrono>
-#include <cstring>
-#include <fstream>
-#include <new>
-#include <optional>
-
-#include "jinja/lexer.h"
-#include "jinja/parser.h"
-#include "jinja/runtime.h"
-#include "json.h"
-#include "moerge/base/error.h"
-#include "moerge/base/json.h"
-#include "moerge/base/interrupt.h"
-
 namespace moerge {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-constexpr int64_t kMaxMemory = 512 << 20;
-constexpr uint64_t kMaxText = 64 << 20;
-constexpr rlim_t kMaxStack = 8 << 20;
-
-// One message on the socket: `failed` and `size` in front of the bytes.
-struct Header {
-  uint64_t failed = 0, size = 0;
-};
-
-// Whole or false. Between calls of poll() there is time for an interrupt.
-bool transfer(int socket, char* bytes, uint64_t size, bool sending, std::optional<Clock::time_point> end) {
-  while (size > 0) {
-    if (end) {
-      pollfd wait = {socket, static_cast<short>(sending ? POLLOUT : POLLIN), 0};
-      const int ready = poll(&wait, 1, 100);
-      check_interrupted();
-      if (Clock::now() > *end) return false;
-      if (ready <= 0) continue;
-    }
-    const ssize_t n = sending ? send(socket, bytes, size, MSG_NOSIGNAL | (end ? MSG_DONTWAIT : 0))
-                              : recv(socket, bytes, size, 0);
-    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (n <= 0) return false;
-    bytes += n;
-    size -= static_cast<uint64_t>(n);
-  }
-  return true;
-}
-
-bool send_message(int socket, bool failed, std::string& text,
-                  std::optional<Clock::time_point> end = std::nullopt) {
-  Header header = {failed, text.size()};
-  return transfer(socket, reinterpret_cast<char*>(&header), sizeof(header), true, end) &&
-         transfer(socket, text.data(), text.size(), true, end);
-}
-
-// --------------------------------------------------------------------------------- the template's process
-
-void set_limit(__rlimit_resource what, rlim_t value) {
-  rlimit limit = {};
-  if (getrlimit(what, &limit) != 0) return;
-  limit.rlim_cur = std::min(value, limit.rlim_max);
-  setrlimit(what, &limit);
-}
-
-// Memory: what this process has already, and kMaxMemory more.
-void limit_resources() {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_DFL);
-  set_limit(RLIMIT_CORE, 0);
-  set_limit(RLIMIT_FSIZE, 0);
-  set_limit(RLIMIT_STACK, kMaxStack);
-  std::ifstream statm("/proc/self/statm");  // in pages; the sixth number: data and stack
-  int64_t pages = 0;
-  for (int i = 0; i < 6; i++) statm >> pages;
-  if (statm) set_limit(RLIMIT_DATA, static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE) + kMaxMemory));
-}
-
-// The engine's messages draw a picture of the source; the sentence is at the end.
-std::string sentence_of(std::string message) {
-  if (const size_t error = message.rfind("\nError: "); error != std::string::npos)
-    message.erase(0, error + 8);
-  else if (const size_t end = message.find('\n', 1); end != std::string::npos)
-    message.resize(end);
-  return message;
-}
-
-std::string run(const jinja::program& program, const std::string& source, const std::string& globals) {
-  jinja::context context(source);
-  jinja::global_from_json(context, common_json::parse(globals), false);
-  jinja::runtime runtime(context);
-  return jinja::runtime::gather_string_parts(runtime.execute(program))->as_string().str();
-}
-
-// Calls work() and turns whatever it throws into the text of a failure.
-template <typename Work>
-bool attempt(std::string& text, Work work) {
-  try {
-    work();
-    return true;
-  } catch (const std::bad_alloc&) {
-    text = "it needs too much memory";
-  } catch (const std::exception& error) {
-    text = sentence_of(error.what());
-  } catch (...) {  // a "break" outside of a loop, say
-    text = "it ends in the middle";
-  }
-  return false;
-}
-
-[[noreturn]] void serve(int socket, const std::string& source) {
-  limit_resources();
-  std::string text;
-  std::optional<jinja::program> program;
-  if (!attempt(text, [&] { program.emplace(jinja::parse_from_tokens(jinja::lexer().tokenize(source))); }))
-    text = "it is no valid template: " + text;
-  const std::string damaged = text;
-  for (Header header; transfer(socket, reinterpret_cast<char*>(&header), sizeof(header), false, {});) {
-    const bool ok = attempt(text, [&] {
-      std::string globals(header.size, '\0');
-      if (!transfer(socket, globals.data(), globals.size(), false, {})) _exit(0);
-      text = program ? run(*program, source, globals) : damaged;
-    });
-    if (!send_message(socket, !ok || !program, text)) break;
-  }
-  _exit(0);
-}
-
-}  // namespace
 
 ChatFormat::ChatFormat(const std::string& template_text, const std::string& bos, const std::string& eos,
                        std::string where, std::chrono::seconds max_time)
-    : where_(std::move(where)), bos_(bos), eos_(eos), max_time_(max_time) {
-  int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-    fail_errno("cannot make a socket for", where_);
-  process_ = fork();
-  if (process_ == 0) {
-    close(pair[0]);
-    serve(pair[1], template_text);
-  }
-  socket_ = pair[0];
-  close(pair[1]);
-  if (process_ < 0) {
-    close(socket_);
-    fail_errno("cannot start a process for", where_);
-  }
-}
-
-ChatFormat::~ChatFormat() { stop(); }
-
-void ChatFormat::stop() {
-  if (process_ < 0) return;
-  close(socket_);
-  kill(process_, SIGKILL);
-  while (waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
-  }
-  process_ = -1;
-}
-
-void ChatFormat::fail_ended() {
-  stop();
-  fail(
-      ErrorKind::input,
-      "{}: the chat template takes more than {} seconds, more than {} MB of memory, or endless recursion for "
-      "one conversation",
-      where_, max_time_.count(), kMaxMemory >> 20);
-}
+    : bos_(bos),
+      eos_(eos),
+      template_({{.name = "the chat template", .text = template_text}}, std::move(where), max_time) {}
 
 std::string ChatFormat::render(std::span<const ChatMessage> messages) {
-  if (process_ < 0) fail_ended();
   Json list = Json::array();
   for (const ChatMessage& message : messages)
     list.push_back({{"role", message.role}, {"content", message.content}});
-  std::string text = Json{{"messages", std::move(list)},    {"bos_token", bos_}, {"eos_token", eos_},
-                          {"add_generation_prompt", false}, {"tools", nullptr},  {"documents", nullptr}}
-                         .dump(-1, ' ', false, Json::error_handler_t::replace);
-  const Clock::time_point end = Clock::now() + max_time_;
-  Header header;
-  if (!send_message(socket_, false, text, end) ||
-      !transfer(socket_, reinterpret_cast<char*>(&header), sizeof(header), false, end))
-    fail_ended();
-  if (header.size > kMaxText) {
-    stop();
-    fail(ErrorKind::input, "{}: the chat template makes {} MB of one conversation, more than the limit of {}",
-         where_, header.size >> 20, kMaxText >> 20);
-  }
-  text.resize(header.size);
-  if (!transfer(socket_, text.data(), text.size(), false, end)) fail_ended();
-  if (header.failed) fail(ErrorKind::input, "{}: the chat template fails: {}", where_, text);
-  return text;
+  return template_.render(0, {{"messages", std::move(list)},
+                              {"bos_token", bos_},
+                              {"eos_token", eos_},
+                              {"add_generation_prompt", false},
+                              {"tools", nullptr},
+                              {"documents", nullptr}});
 }
 
 }  // namespace moerge
