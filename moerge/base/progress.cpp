@@ -23,7 +23,14 @@ std::string human_seconds(double seconds) {
 }
 
 std::string amount(Unit unit, int64_t count) {
-  return unit == Unit::bytes ? human_bytes(count) : fmt::format("{} tokens", count);
+  if (unit == Unit::bytes) return human_bytes(count);
+  return fmt::format("{} {}", count, unit == Unit::tokens ? "tokens" : "items");
+}
+
+// Items may take seconds each.
+std::string rate_text(Unit unit, double rate) {
+  if (unit == Unit::items) return fmt::format("{:.{}f} items/s", rate, rate < 10 ? 2 : 0);
+  return amount(unit, static_cast<int64_t>(rate)) + "/s";
 }
 
 }  // namespace
@@ -86,18 +93,18 @@ void Progress::add(int64_t count) {
   int64_t due = next_draw_ms_.load();
   if (now_ms < due || !next_draw_ms_.compare_exchange_strong(due, now_ms + kRedrawMs)) return;
   const double rate = static_cast<double>(done) / std::max(elapsed, 1e-3);
-  const double left = static_cast<double>(total_ - done) / std::max(rate, 1.0);
-  reporter_.draw(fmt::format(
-      "{}: {} of {} ({:.0f} %), {}/s, {} left", label_, amount(unit_, done), amount(unit_, total_),
-      100.0 * static_cast<double>(done) / static_cast<double>(std::max<int64_t>(total_, 1)),
-      amount(unit_, static_cast<int64_t>(rate)), human_seconds(left)));
+  const double left = static_cast<double>(total_ - done) / std::max(rate, 1e-6);
+  reporter_.draw(
+      fmt::format("{}: {} of {} ({:.0f} %), {}, {} left", label_, amount(unit_, done), amount(unit_, total_),
+                  100.0 * static_cast<double>(done) / static_cast<double>(std::max<int64_t>(total_, 1)),
+                  rate_text(unit_, rate), human_seconds(left)));
 }
 
 void Progress::finish() {
   const double elapsed = seconds();
-  const auto rate = static_cast<int64_t>(static_cast<double>(done_.load()) / std::max(elapsed, 1e-3));
-  reporter_.info(fmt::format("{}: {} in {:.1f} s ({}/s)", label_, amount(unit_, done_.load()), elapsed,
-                             amount(unit_, rate)));
+  const double rate = static_cast<double>(done_.load()) / std::max(elapsed, 1e-3);
+  reporter_.info(fmt::format("{}: {} in {:.1f} s ({})", label_, amount(unit_, done_.load()), elapsed,
+                             rate_text(unit_, rate)));
 }
 
 }  // namespace moerge

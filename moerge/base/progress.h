@@ -42,10 +42,10 @@ class Reporter {
 };
 
 /// What a Progress counts.
-enum class Unit { bytes, tokens };
+enum class Unit { bytes, tokens, items };
 
-/// Progress over a known number of bytes or tokens: a redrawn line with rate and time left on a terminal, one
-/// line at the end elsewhere, nothing when quiet.
+/// Progress over a known number of bytes, tokens or items: a redrawn line with rate and time left on a
+/// terminal, one line at the end elsewhere, nothing when quiet.
 class Progress {
  public:
   Progress(Reporter& reporter, std::string label, int64_t total, Unit unit = Unit::bytes);
