@@ -21,7 +21,7 @@ std::vector<const MappedFile*> list_source_files(const Plan& plan) {
       for (const Part& part : concat->parts)
         for (const StoredTensor* stored : stored_sources(*part.source)) files.push_back(stored->file);
   std::ranges::sort(files);
-  files.erase(std::ranges::unique(files).begin(), files.end());
+  files.erase(std::unique(files.begin(), files.end()), files.end());
   return files;
 }
 
