@@ -4,7 +4,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # Spinning OpenMP threads collapse when another process wants a core.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: all setup build demo test sanitize format clean
+.PHONY: all setup build demo test sanitize sanitize-threads format clean
 all: build
 
 setup:
@@ -23,10 +23,13 @@ test: build
 	@tools/check_layers.py
 	@ctest --preset release
 
-sanitize: setup
-	@cmake --preset dev > /dev/null
-	@cmake --build --preset dev -j $(jobs)
-	@ctest --preset dev
+# The same tests under sanitizers, each a build of its own: address and undefined behaviour, which CI runs too; threads.
+sanitize: preset := dev
+sanitize-threads: preset := thread
+sanitize sanitize-threads: setup
+	@cmake --preset $(preset) > /dev/null
+	@cmake --build --preset $(preset) -j $(jobs)
+	@ctest --preset $(preset)
 
 format:
 	@git ls-files '*.h' '*.cpp' | xargs clang-format -i

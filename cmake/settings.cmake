@@ -15,8 +15,8 @@ target_compile_options(moerge_settings INTERFACE -Wall -Wextra -Wpedantic -Wshad
                        $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # GCC 12 sees overlaps in std::string that are not there
 
 if(MOERGE_SANITIZE)
-  target_compile_options(moerge_settings INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
-  target_link_options(moerge_settings INTERFACE -fsanitize=address,undefined)
+  target_compile_options(moerge_settings INTERFACE -fsanitize=${MOERGE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(moerge_settings INTERFACE -fsanitize=${MOERGE_SANITIZE})
 endif()
 
 if(MOERGE_FUZZ)

@@ -24,7 +24,8 @@ experts:
 
 
 def is_sanitized(case):
-    return b"__asan_init" in Path(case.binary).read_bytes()
+    program = Path(case.binary).read_bytes()
+    return b"__asan_init" in program or b"__tsan_init" in program
 
 
 def preload(case):
@@ -35,7 +36,7 @@ def preload(case):
     first = ""
     if is_sanitized(case):
         listed = subprocess.run(["ldd", case.binary], capture_output=True, text=True, check=True).stdout
-        first = "".join(path + ":" for path in re.findall(r"=> (\S*/libasan\.so\S*)", listed))
+        first = "".join(path + ":" for path in re.findall(r"=> (\S*/lib[at]san\.so\S*)", listed))
     return f"{first}{library}"
 
 
@@ -192,7 +193,7 @@ class Build:
                   read_trace(self.trace))
         if run.code not in (0, 1, 2, 130, -signal.SIGKILL, -signal.SIGTERM):
             run.fail("the program crashed")
-        for words in ("internal error", "terminate called", "AddressSanitizer", "runtime error:"):
+        for words in ("internal error", "terminate called", "AddressSanitizer", "ThreadSanitizer", "runtime error:"):
             if words in run.stderr:
                 run.fail(f"stderr says {words}")
         return run
