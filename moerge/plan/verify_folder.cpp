@@ -422,7 +422,7 @@ void verify_sources(const Manifest& manifest, const OpenSource& open, const Hash
   int64_t bytes = 0;
   for (const auto& [name, tensors] : wanted) {
     std::unique_ptr<Model> model;
-    if (const auto error = error_of([&] { model = open(name); })) {
+    if (const auto error = error_of([&, &name = name] { model = open(name); })) {
       report.problems.push_back({"source", fmt::format("model \"{}\": {}", name, *error)});
       continue;
     }
