@@ -159,6 +159,12 @@ WeightReport check_weights(const Architecture& architecture, const ModelConfig& 
                            const Checkpoint& checkpoint) {
   WeightReport report;
   const std::string where = checkpoint.path().string();
+  // Every layer has a weight of its own. A number that is far off would be answered with as many errors.
+  if (const auto tensors = std::ssize(checkpoint.tensors()); config.layers > tensors) {
+    report.errors.push_back(fmt::format("{}: {} says that there are {} layers, and there are only {} tensors",
+                                        where, config.source, config.layers, tensors));
+    return report;
+  }
   std::set<std::string_view> known;
   const auto weights = all_weights(architecture, config);
   for (const auto& [weight, source] : weights) {

@@ -159,9 +159,23 @@ TEST_F(Weights, NamesWhatIsWrong) {
 }
 
 TEST_F(Weights, ManyProblemsAreCutShort) {
-  const WeightReport report = check({{"x", "F32", {1}, "1234"}});
+  const WeightReport report = check({{"x", "F32", {1}, "1234"}, {"y", "F32", {1}, "1234"}});
   EXPECT_EQ(report.errors.size(), 6u);
   EXPECT_NE(report.errors.back().find("more like these"), std::string::npos);
+}
+
+// Of a file with 63,744 layers by its own account, in 4 kB.
+TEST_F(Weights, ManyMoreLayersThanTensorsAreOneProblem) {
+  std::string deep = testing::kTinyConfig;
+  const std::string layers = "\"num_hidden_layers\": ";
+  deep.replace(deep.find(layers + "2"), layers.size() + 1, layers + "63744");
+  const auto tensors = testing::tiny_tensors(1);
+  const WeightReport report = check(tensors, deep);
+  ASSERT_EQ(report.errors.size(), 1u);
+  EXPECT_NE(report.errors[0].find(fmt::format(
+                "says that there are 63744 layers, and there are only {} tensors", tensors.size())),
+            std::string::npos)
+      << report.errors[0];
 }
 
 // Which of 6 layers have a window, as a word of 0 and 1.
