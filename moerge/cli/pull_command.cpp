@@ -27,10 +27,14 @@ constexpr size_t kShownFiles = 8;
 
 struct Arguments {
   std::vector<std::string> models, include, exclude;
-  std::string cache, local_dir, only;
+  std::string repo_type = "model", cache, local_dir, only;
   int connections = DownloadOptions().connections;
   bool dry_run = false, json = false, quiet = false;
   int verbosity = 0;
+
+  RepositoryKind kind() const {
+    return repo_type == "model" ? RepositoryKind::model : RepositoryKind::dataset;
+  }
 };
 
 void add_flags(CLI::App& app, Arguments& a) {
@@ -40,6 +44,9 @@ void add_flags(CLI::App& app, Arguments& a) {
                  "\"#expert=3\" may\nfollow, and \"+org/adapter\", which is fetched as well")
       ->required();
   const std::string what = "What is fetched", where = "Where to", report = "What is reported";
+  app.add_option("--repo-type", a.repo_type, "\"dataset\": the names are those of data sets (model)")
+      ->check(CLI::IsMember({"model", "dataset"}))
+      ->group(what);
   app.add_option("--include", a.include,
                  "only files with such a name: \"*.safetensors\", \"tokenizer*\"; repeatable")
       ->allow_extra_args(false)
@@ -65,8 +72,16 @@ void add_flags(CLI::App& app, Arguments& a) {
   app.add_flag("-v,--verbose", a.verbosity, "say more")->group(report);
 }
 
-// The repositories that a reference needs: the model's, and after each "+" an adapter's.
-std::vector<HubName> names_in(const std::string& reference) {
+// The repositories that a reference needs: the model's, and after each "+" an adapter's; or a data set's.
+std::vector<HubName> names_in(const std::string& reference, RepositoryKind kind) {
+  if (kind == RepositoryKind::dataset) {
+    const std::optional<HubName> name = parse_hub_name(reference, kind);
+    if (!name)
+      fail(ErrorKind::usage,
+           "\"{}\" is no name of a data set on the Hub; expected \"org/name\" or \"org/name@revision\"",
+           reference);
+    return {*name};
+  }
   std::vector<HubName> out;
   for (size_t start = 0; start <= reference.size();) {
     const size_t end = std::min(reference.find('+', start), reference.size());
@@ -119,11 +134,11 @@ class Pull {
   int run() {
     std::vector<HubName> names;
     for (const std::string& reference : a_.models)
-      for (const HubName& name : names_in(reference))
+      for (const HubName& name : names_in(reference, a_.kind()))
         if (std::ranges::find(names, name) == names.end()) names.push_back(name);
     if (!a_.local_dir.empty() && names.size() > 1)
-      fail(ErrorKind::usage, "--local-dir takes the files of one model, {} are named: {}", names.size(),
-           fmt::join(a_.models, ", "));
+      fail(ErrorKind::usage, "--local-dir takes the files of one {}, {} are named: {}", kind_word(a_.kind()),
+           names.size(), fmt::join(a_.models, ", "));
     for (const HubName& name : names) find(name);
     if (!a_.dry_run) fetch();
     report();
@@ -151,7 +166,7 @@ class Pull {
   bool find_in_cache(const HubName& name) {
     std::optional<HubRepository> repository = cached_repository(options_.cache, name);
     const bool listed = repository.has_value();
-    if (!listed && settings_.offline) repository = as_it_is(name);
+    if (!listed && settings_.offline) repository = cached_snapshot(options_.cache, name);
     if (!repository) return false;
     Wanted& wanted = wanted_.emplace_back();
     wanted.repository = std::move(*repository);
@@ -168,22 +183,6 @@ class Pull {
            options_.cache.string());
     wanted_.pop_back();
     return false;
-  }
-
-  std::optional<HubRepository> as_it_is(const HubName& name) const {
-    const std::optional<std::string> commit = cached_commit(options_.cache, name);
-    if (!commit) return {};
-    HubRepository repository = {.name = name, .commit = *commit};
-    const fs::path folder = download_folder(repository, options_);
-    std::error_code error;
-    for (fs::recursive_directory_iterator at(folder, error), end; !error && at != end; at.increment(error))
-      if (at->is_regular_file())
-        repository.files.push_back({.path = at->path().lexically_relative(folder).string(),
-                                    .size = static_cast<int64_t>(at->file_size()),
-                                    .blob_id = ""});
-    if (repository.files.empty()) return {};
-    std::ranges::sort(repository.files, {}, &HubFile::path);
-    return repository;
   }
 
   [[noreturn]] void fail_offline(const HubName& name) const {
@@ -279,7 +278,7 @@ class Pull {
         if (a_.dry_run) row["there"] = is_there(wanted, file);
         files.push_back(std::move(row));
       }
-      models.push_back({{"model", wanted.repository.name.repository},
+      models.push_back({{a_.repo_type, wanted.repository.name.repository},
                         {"revision", wanted.repository.name.revision},
                         {"commit", wanted.repository.commit},
                         {"folder", wanted.folder.string()},
@@ -287,7 +286,7 @@ class Pull {
                         {"bytes", wanted.bytes()},
                         {"missing", wanted.missing}});
     }
-    return {{"models", std::move(models)}, {"received", received_}};
+    return {{a_.repo_type + "s", std::move(models)}, {"received", received_}};
   }
 
   const Arguments& a_;
@@ -300,6 +299,8 @@ class Pull {
 };
 
 int pull_ffn(const Arguments& a, Reporter& reporter) {
+  if (a.kind() != RepositoryKind::model)
+    fail(ErrorKind::usage, "--only fetches parts of models: --repo-type {} is not for it", a.repo_type);
   if (!a.include.empty() || !a.exclude.empty() || !a.local_dir.empty() || a.dry_run || a.json)
     fail(ErrorKind::usage,
          "--only fetches parts of files: --include, --exclude, --local-dir, --dry-run and --json are not for "

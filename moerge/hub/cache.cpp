@@ -29,7 +29,7 @@ bool is_file(const fs::path& path) {
 }
 
 std::optional<fs::path> find_snapshot(const HubName& name, const fs::path& cache) {
-  const fs::path repository = cache / cache_folder_name(name.repository);
+  const fs::path repository = cache / cache_folder_name(name);
   std::string commit = name.revision;
   if (const fs::path ref = repository / "refs" / name.revision; fs::is_regular_file(ref)) {
     commit = read_file(ref, 1000);

@@ -146,7 +146,7 @@ class CachePlace : public DownloadPlace {
 }  // namespace
 
 fs::path repository_folder(const fs::path& cache, const HubName& name) {
-  return cache / cache_folder_name(name.repository);
+  return cache / cache_folder_name(name);
 }
 
 fs::path snapshot_folder(const fs::path& cache, const HubName& name, const std::string& commit) {
@@ -173,6 +173,22 @@ std::optional<HubRepository> cached_repository(const fs::path& cache, const HubN
   } catch (const Error&) {  // of a later version, or damaged: as if it were not there
     return {};
   }
+}
+
+std::optional<HubRepository> cached_snapshot(const fs::path& cache, const HubName& name) {
+  const std::optional<std::string> commit = cached_commit(cache, name);
+  if (!commit) return {};
+  HubRepository repository = {.name = name, .commit = *commit};
+  const fs::path folder = snapshot_folder(cache, name, *commit);
+  std::error_code error;
+  for (fs::recursive_directory_iterator at(folder, error), end; !error && at != end; at.increment(error))
+    if (at->is_regular_file())
+      repository.files.push_back({.path = at->path().lexically_relative(folder).string(),
+                                  .size = static_cast<int64_t>(at->file_size()),
+                                  .blob_id = ""});
+  if (repository.files.empty()) return {};
+  std::ranges::sort(repository.files, {}, &HubFile::path);
+  return repository;
 }
 
 std::unique_ptr<DownloadPlace> cache_place(const HubRepository& repository, const fs::path& cache,

@@ -78,7 +78,7 @@ std::string make_commit(Hub& hub, const HubName& target, std::span<const HashedF
   const std::string lines = operations(files);
   HttpRequest request = {
       .method = "POST",
-      .url = hub.api_url(target.repository, "/commit/" + url_encoded(target.revision, false)),
+      .url = hub.api_url(target, "/commit/" + url_encoded(target.revision, false)),
       .headers = {"Content-Type: application/x-ndjson"},
       .repeat = false,
       .silence_seconds = kCommitSeconds};

@@ -78,7 +78,8 @@ class Run {
         reporter_(hub.http().reporter()),
         several_(places.size() > 1),
         progress_(reporter_,
-                  several_ ? fmt::format("{} models", places.size()) : name_of(*places.begin()->first),
+                  several_ ? fmt::format("{} {}s", places.size(), kind_word(places.begin()->first->name.kind))
+                           : name_of(*places.begin()->first),
                   missing.bytes) {}
 
   int64_t received() const { return received_; }

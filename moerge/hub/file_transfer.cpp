@@ -198,7 +198,7 @@ int64_t fetch_by_xet(Hub& hub, const HubRepository& repository, const HubFile& f
                      const TransferWatch& watch) {
   watch.on_bytes(-std::min(File::open_update(partial).size(), file.size));
   int64_t counted = 0;
-  xet_download(hub.api_url(repository.name.repository, "/xet-read-token/" + repository.commit),
+  xet_download(hub.api_url(repository.name, "/xet-read-token/" + repository.commit),
                hub.settings().token, file.xet_hash, file.size, partial, [&](int64_t done, int64_t) {
                  watch.check();
                  watch.on_bytes(done - counted);

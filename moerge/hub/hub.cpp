@@ -76,7 +76,8 @@ int64_t HubRepository::bytes() const {
 }
 
 std::string repository_page(const HubSettings& settings, const HubName& name) {
-  return fmt::format("{}/{}", settings.endpoint, name.repository);
+  return fmt::format("{}/{}{}", settings.endpoint, name.kind == RepositoryKind::model ? "" : "datasets/",
+                     name.repository);
 }
 
 Hub::Hub(HubSettings settings, Reporter& reporter) : http_(std::move(settings), reporter) {
@@ -85,13 +86,14 @@ Hub::Hub(HubSettings settings, Reporter& reporter) : http_(std::move(settings), 
          "the Hub is not asked for anything: HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set");
 }
 
-std::string Hub::api_url(const std::string& repository, const std::string& rest) const {
-  return settings().endpoint + "/api/models/" + repository + rest;
+std::string Hub::api_url(const HubName& name, const std::string& rest) const {
+  return fmt::format("{}/api/{}/{}{}", settings().endpoint,
+                     name.kind == RepositoryKind::model ? "models" : "datasets", name.repository, rest);
 }
 
 std::string Hub::file_url(const HubRepository& repository, const HubFile& file) const {
-  return fmt::format("{}/{}/resolve/{}/{}", settings().endpoint, repository.name.repository,
-                     repository.commit, url_encoded(file.path, true));
+  return fmt::format("{}/resolve/{}/{}", repository_page(settings(), repository.name), repository.commit,
+                     url_encoded(file.path, true));
 }
 
 Json Hub::json_of(const HttpResponse& answer, const HubSubject& subject) const {
@@ -102,7 +104,7 @@ Json Hub::json_of(const HttpResponse& answer, const HubSubject& subject) const {
 
 HubRepository Hub::repository(const HubName& name) {
   HubRepository out = {.name = name};
-  const std::string where = api_url(name.repository);
+  const std::string where = api_url(name);
   const Json info =
       json_of(http_.send({.url = where + "/revision/" + url_encoded(name.revision, false)}), {.name = name});
   if (!info.is_object()) fail_no_hub(where, settings());

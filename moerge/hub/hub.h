@@ -35,7 +35,7 @@ struct HubRepository {
   int64_t bytes() const;
 };
 
-/// Its page for people: ENDPOINT/org/name.
+/// Its page for people: ENDPOINT/org/name, ENDPOINT/datasets/org/name.
 std::string repository_page(const HubSettings& settings, const HubName& name);
 
 /// What a request was about, for the sentence that says why it failed.
@@ -66,10 +66,10 @@ class Hub {
   /// for a listing that is damaged or names files that would leave their folder.
   HubRepository repository(const HubName& name);
 
-  /// ENDPOINT/org/name/resolve/COMMIT/PATH
+  /// ENDPOINT/org/name/resolve/COMMIT/PATH, ENDPOINT/datasets/org/name/resolve/COMMIT/PATH
   std::string file_url(const HubRepository& repository, const HubFile& file) const;
-  /// ENDPOINT/api/models/org/name + `rest`
-  std::string api_url(const std::string& repository, const std::string& rest = "") const;
+  /// ENDPOINT/api/models/org/name + `rest`, ENDPOINT/api/datasets/org/name + `rest`
+  std::string api_url(const HubName& name, const std::string& rest = "") const;
 
   /// The JSON of an answer; throws what fail_hub() throws when it is no success.
   Json json_of(const HttpResponse& answer, const HubSubject& subject) const;

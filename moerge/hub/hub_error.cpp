@@ -80,7 +80,7 @@ void fail_hub(const HttpResponse& answer, const HubSubject& subject, const HubSe
   if (said == "Access to this resource is disabled.")
     fail(ErrorKind::config, "{}: the Hub has disabled access to it", what);
   if (code == "GatedRepo")
-    fail(ErrorKind::config, "{}: the model is gated: accept its licence at {} {}{}", what,
+    fail(ErrorKind::config, "{}: the {} is gated: accept its licence at {} {}{}", what, kind_word(name.kind),
          repository_page(settings, name),
          settings.token.empty() ? "and give your token in HF_TOKEN (or log in with \"hf auth login\")"
                                 : fmt::format("with the account whose token is in {}", settings.token_source),
@@ -93,8 +93,8 @@ void fail_hub(const HttpResponse& answer, const HubSubject& subject, const HubSe
     fail(ErrorKind::config, "{}: there is no such file at revision \"{}\"", what, name.revision);
   const bool hidden = answer.status == 401 && said != "Invalid username or password.";
   if (code == "RepoNotFound" || hidden || (answer.status == 404 && subject.path.empty()))
-    fail(ErrorKind::config, "{}: there is no such model at {}, or it is private and {}", what,
-         settings.endpoint, token_hint(settings));
+    fail(ErrorKind::config, "{}: there is no such {} at {}, or it is private and {}", what,
+         kind_word(name.kind), settings.endpoint, token_hint(settings));
   if (answer.status == 401)
     fail(ErrorKind::config, "{}: the Hub wants to know who asks: {}", what, token_hint(settings));
   if (answer.status == 403)

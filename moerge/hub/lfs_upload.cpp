@@ -75,7 +75,7 @@ void send_by_xet(Hub& hub, const HubName& target, std::span<const HashedFile* co
     bytes += file->file->size;
   }
   Progress progress(hub.http().reporter(), "sending by Xet", bytes);
-  xet_upload(hub.api_url(target.repository, "/xet-write-token/" + url_encoded(target.revision, false)),
+  xet_upload(hub.api_url(target, "/xet-write-token/" + url_encoded(target.revision, false)),
              hub.settings().token, list, [&](int64_t done, int64_t) {
                progress.add(done - counted);
                counted = done;

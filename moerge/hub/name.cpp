@@ -29,21 +29,27 @@ bool is_safe_part(std::string_view part) {
 
 }  // namespace
 
-std::optional<HubName> parse_hub_name(std::string_view reference) {
-  HubName name;
+std::string_view kind_word(RepositoryKind kind) {
+  return kind == RepositoryKind::model ? "model" : "data set";
+}
+
+std::optional<HubName> parse_hub_name(std::string_view reference, RepositoryKind kind) {
+  HubName name = {.repository = {}, .kind = kind};
   const size_t at = reference.find('@');
   if (at != std::string_view::npos) name.revision = reference.substr(at + 1);
   name.repository = reference.substr(0, at);
   const size_t slash = name.repository.find('/');
-  if (slash == std::string::npos) return {};
+  if (slash == std::string::npos && kind == RepositoryKind::model) return {};
   const std::string_view repository = name.repository;
-  if (!is_hub_word(repository.substr(0, slash)) || !is_hub_word(repository.substr(slash + 1))) return {};
+  if (!is_hub_word(repository.substr(0, slash))) return {};
+  if (slash != std::string::npos && !is_hub_word(repository.substr(slash + 1))) return {};
   if (!is_safe_path(name.revision) || name.revision.find("..") != std::string::npos) return {};
   return name;
 }
 
-std::string cache_folder_name(std::string_view repository) {
-  std::string folder = fmt::format("models--{}", repository);
+std::string cache_folder_name(const HubName& name) {
+  std::string folder =
+      fmt::format("{}--{}", name.kind == RepositoryKind::model ? "models" : "datasets", name.repository);
   if (const size_t slash = folder.find('/'); slash != std::string::npos) folder.replace(slash, 1, "--");
   return folder;
 }

@@ -7,19 +7,27 @@
 
 namespace moerge {
 
+/// What a repository of the Hub holds; each kind has names of its own.
+enum class RepositoryKind { model, dataset };
+
+/// "model", "data set": for messages.
+std::string_view kind_word(RepositoryKind kind);
+
 struct HubName {
-  std::string repository;         // "org/name"
+  std::string repository;         // "org/name"; a data set's may be "name" alone
   std::string revision = "main";  // a branch, a tag, a commit, or "refs/pr/3"
+  RepositoryKind kind = RepositoryKind::model;
 
   auto operator<=>(const HubName&) const = default;
 };
 
 /// "org/name[@revision]"; nothing for what cannot be one. Revisions may contain slashes but are never a path
 /// that climbs.
-std::optional<HubName> parse_hub_name(std::string_view reference);
+std::optional<HubName> parse_hub_name(std::string_view reference,
+                                      RepositoryKind kind = RepositoryKind::model);
 
-/// "models--org--name", a repository's folder in the cache.
-std::string cache_folder_name(std::string_view repository);
+/// "models--org--name" or "datasets--org--name", a repository's folder in the cache.
+std::string cache_folder_name(const HubName& name);
 
 /// 40 hexadecimal digits: a commit, which never means something else later.
 bool is_commit(std::string_view revision);

@@ -54,8 +54,10 @@ TEST(HubName, Refused) {
 }
 
 TEST(HubName, CacheFolder) {
-  EXPECT_EQ(cache_folder_name("org/name"), "models--org--name");
-  EXPECT_EQ(cache_folder_name("gpt2"), "models--gpt2");
+  EXPECT_EQ(cache_folder_name({.repository = "org/name"}), "models--org--name");
+  EXPECT_EQ(cache_folder_name({.repository = "gpt2"}), "models--gpt2");
+  EXPECT_EQ(cache_folder_name({.repository = "org/name", .kind = RepositoryKind::dataset}),
+            "datasets--org--name");
 }
 
 TEST(HubName, Commit) {

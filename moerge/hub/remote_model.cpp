@@ -173,7 +173,7 @@ RemoteModel::RemoteModel(Hub& hub, const HubName& name, const fs::path& store, c
   download(hub_, downloads, quietly);
 
   const fs::path snapshot = fs::absolute(download_folder(repository_, options_));
-  folder_ = store / cache_folder_name(name.repository) / repository_.commit;
+  folder_ = store / cache_folder_name(name) / repository_.commit;
   in_use_ = std::make_unique<File>(use_folder(folder_));
   folder_ = fs::canonical(folder_);
   const File lock = take_lock();

@@ -47,7 +47,7 @@ struct Target {
 // The answer to a question for a revision; nothing where the repository has none of that name.
 HttpResponse ask_revision(Hub& hub, const HubName& name, bool repeat) {
   const HttpRequest request = {
-      .url = hub.api_url(name.repository, "/revision/" + url_encoded(name.revision, false))};
+      .url = hub.api_url(name, "/revision/" + url_encoded(name.revision, false))};
   return repeat ? hub.http().send(request) : hub.http().try_once(request);
 }
 
@@ -119,7 +119,7 @@ std::string prepare_target(Hub& hub, const HubAccount& account, const UploadOpti
     if (name.revision.starts_with("refs/"))
       fail_hub(ask_revision(hub, name, true), {.name = name}, hub.settings());
     const HttpResponse answer = hub.http().send(json_post(
-        hub.api_url(name.repository, "/branch/" + url_encoded(name.revision, false)), Json::object()));
+        hub.api_url(name, "/branch/" + url_encoded(name.revision, false)), Json::object()));
     if (!answer.ok() && answer.status != 409) fail_hub(answer, {.name = name}, hub.settings());
     hub.http().reporter().info(fmt::format("made the branch \"{}\"", name.revision));
     target = look_at(hub, name);
@@ -136,7 +136,7 @@ struct Wanted {
 std::map<std::string, Wanted> ask_what_is_wanted(Hub& hub, const std::vector<UploadFile>& files,
                                                  const HubName& target) {
   std::map<std::string, Wanted> out;
-  const std::string url = hub.api_url(target.repository, "/preupload/" + url_encoded(target.revision, false));
+  const std::string url = hub.api_url(target, "/preupload/" + url_encoded(target.revision, false));
   for (size_t begin = 0; begin < files.size(); begin += kMaxBatch) {
     Json rows = Json::array();
     for (size_t i = begin; i < std::min(files.size(), begin + kMaxBatch); i++)

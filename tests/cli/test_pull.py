@@ -390,3 +390,28 @@ def test_a_file_that_comes_by_xet_alone(case):
                             "lfs": {"oid": "b" * 64, "size": 51_000_000_000, "pointerSize": 130}}])
         case.run("pull", REPO).exits(2).says(WEIGHTS, "Xet", "-DMOERGE_XET=ON")
         assert not [it for it in hub.log() if "/resolve/" in it["path"]]
+
+
+def test_a_data_set(case):
+    name, repo = "tester/items", "datasets/tester/items"
+    with a_hub(case, {"README.md": b"---\n---\n", "data/test.jsonl": b"{}\n", "all.parquet": noise(50_000)}, repo=repo) as hub:
+        result = case.run("pull", name, "--repo-type", "dataset", "--include", "data/*").exits(0)
+        commit, folder = hub.head(repo), cache_of(case).with_name("datasets--tester--items")
+        assert result.stdout == f"{folder / 'snapshots' / commit}\n", result.stdout
+        assert files_below(folder / "snapshots" / commit) == {"data/test.jsonl": b"{}\n"}
+        case.run("pull", name, "--repo-type", "dataset").exits(0)
+        assert files_below(folder / "snapshots" / commit) == repository_files(hub, repo)
+        assert (folder / "refs/main").read_text() == commit
+        row, = json.loads(case.run("pull", name, "--repo-type", "dataset", "--json").exits(0).stdout)["datasets"]
+        assert (row["dataset"], row["missing"]) == (name, 0)
+        case.run("pull", name).exits(2).says(f'"{name}": there is no such model at')
+        case.run("pull", "tester/nothing", "--repo-type", "dataset").exits(2).says(
+            '"tester/nothing": there is no such data set at')
+        case.run("pull", "a/b/c", "--repo-type", "dataset").exits(2).says('"a/b/c" is no name of a data set on the Hub')
+        case.run("pull", name, "--repo-type", "dataset", "--only", "ffn").exits(2).says("--only fetches parts of models")
+        hub.meta(repo, gated=True)
+        case.run("pull", name, "--repo-type", "dataset").exits(2).says(
+            f"the data set is gated: accept its licence at {hub.url}/{repo} and give your token in HF_TOKEN")
+        hub.meta(repo, gated=False, moved="datasets/acme/items")
+        add_files(case, hub, {"new.jsonl": b"{}\n"}, "datasets/acme/items")
+        case.run("pull", name, "--repo-type", "dataset", "--include", "new.jsonl").exits(0)

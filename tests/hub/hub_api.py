@@ -6,7 +6,7 @@ import hub_card
 from hub_http import Handler
 from hub_store import Entry, HubError, coded, is_large
 
-ID = r"([^/]+(?:/[^/]+)?)"
+ID = r"((?:datasets/)?[^/]+(?:/[^/]+)?)"  # of a data set "datasets/org/name", as its page has it
 BATCH = 256  # files that one preupload or LFS batch may hold
 REGULAR_CONTENT = 14_000_000  # characters of a regular file in base64
 ROUTES = [(method, re.compile(pattern), name) for method, pattern, name in (
@@ -33,14 +33,19 @@ ROUTES = [(method, re.compile(pattern), name) for method, pattern, name in (
 )]
 
 
+def kind_of(repo):
+    return "dataset" if repo.startswith("datasets/") else "model"
+
+
 class Api(Handler):
     ORIGIN = "hub"
 
     def route(self):
         self.store = self.hub.store
         method = "GET" if self.command == "HEAD" else self.command
+        path = re.sub("^/api/(resolve-cache/)?datasets/", r"/api/\1models/datasets/", self.url_path)
         for wanted, pattern, name in ROUTES:
-            if wanted == method and (match := pattern.fullmatch(self.url_path)):
+            if wanted == method and (match := pattern.fullmatch(path)):
                 arguments = [None if group is None else unquote(group) for group in match.groups()]
                 getattr(self, name)(*arguments)
                 return
@@ -71,8 +76,9 @@ class Api(Handler):
         if meta.disabled:
             raise HubError(403, {"error": "disabled"}, X_Error_Message="Access to this resource is disabled.")
         if content and meta.gated and not own and not (user and user["name"] in meta.granted):
+            what = f"{kind_of(repo)} {repo.removeprefix('datasets/')}"
             raise coded(403 if user else 401, "GatedRepo",
-                        f"Access to model {repo} is restricted. You must have access to it and be authenticated to access it.")
+                        f"Access to {what} is restricted. You must have access to it and be authenticated to access it.")
         if write:
             if not user:
                 raise HubError(401, {"error": "Invalid username or password."})
@@ -94,20 +100,21 @@ class Api(Handler):
 
     def named_repo(self, what):
         user, arguments = self.user(required=True), self.json()
-        if arguments.get("type", "model") != "model":
-            raise HubError(400, {"error": "This server has models only"})
+        kind = arguments.get("type") or "model"
+        if kind not in ("model", "dataset"):
+            raise HubError(400, {"error": "This server has models and data sets only"})
         owner, name = arguments.get("organization") or user["name"], str(arguments.get("name", ""))
         if not re.fullmatch(r"[\w.-]{1,96}", name) or "--" in name or ".." in name or name.endswith(".git"):
             raise HubError(400, {"error": f"Invalid repo name: {owner}/{name}"})
         if user["role"] != "write" or (owner != user["name"] and owner not in user["orgs"]):
-            raise HubError(403, {"error": f"You don't have the rights to {what} a model under the namespace \"{owner}\"."})
-        return f"{owner}/{name}", arguments
+            raise HubError(403, {"error": f"You don't have the rights to {what} a {kind} under the namespace \"{owner}\"."})
+        return f"{'datasets/' if kind == 'dataset' else ''}{owner}/{name}", arguments
 
     def create(self):
         repo, arguments = self.named_repo("create")
         with self.store.lock:
             if repo in self.store.repos:
-                raise HubError(409, {"error": "You already created this model repo", "url": f"{self.hub.url}/{repo}"})
+                raise HubError(409, {"error": f"You already created this {kind_of(repo)} repo", "url": f"{self.hub.url}/{repo}"})
             self.store.create(repo, private=bool(arguments.get("private")) or arguments.get("visibility") == "private")
         self.send(200, {"url": f"{self.hub.url}/{repo}", "name": repo, "id": "1"})
 
@@ -128,7 +135,7 @@ class Api(Handler):
         else:
             siblings = [{"rfilename": row["path"]} for row in rows]
         self.send(200, {
-            "_id": "1", "id": repo, "modelId": repo, "author": meta.owner, "sha": commit, "private": meta.private,
+            "_id": "1", "id": repo.removeprefix("datasets/"), "modelId": repo, "author": meta.owner, "sha": commit, "private": meta.private,
             "lastModified": "2026-01-01T00:00:00.000Z", "createdAt": "2026-01-01T00:00:00.000Z", "tags": [], "downloads": 0,
             "likes": 0, "gated": "manual" if meta.gated else False, "disabled": meta.disabled, "siblings": siblings})
 
@@ -333,7 +340,8 @@ class Api(Handler):
             if not self.hub.resolve_cache:
                 self.send_file(self.store.blob(repo, entry.oid), entry.oid, **headers)
                 return
-            location = f"/api/resolve-cache/models/{repo}/{commit}/{quote(path)}?etag=%22{entry.oid}%22"
+            models = "models/" if kind_of(repo) == "model" else ""
+            location = f"/api/resolve-cache/{models}{repo}/{commit}/{quote(path)}?etag=%22{entry.oid}%22"
             self.send(307, b"", ETag=f'"{entry.oid}"', Location=location, **headers)
             return
         headers["X-Linked-Etag"] = f'"{entry.sha256}"'

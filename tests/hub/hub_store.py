@@ -102,7 +102,7 @@ class Store:
 
     def create(self, repo, **meta):
         with self.lock:
-            self.repos[repo] = Meta(owner=repo.split("/")[0], **meta)
+            self.repos[repo] = Meta(owner=repo.removeprefix("datasets/").split("/")[0], **meta)
             subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.folder(repo))], check=True)
             self.commit(repo, "refs/heads/main", [("file", {"path": ".gitattributes", "content": GITATTRIBUTES})],
                         "initial commit")
