@@ -5,17 +5,18 @@ import pathlib
 import re
 import sys
 
-RANK = {"base": 0, "tensor": 1, "formats": 2, "model": 3, "plan": 4, "engine": 4, "hub": 4, "moe": 5, "export": 5, "serve": 5, "cli": 6}
+RANK = {"base": 0, "tensor": 1, "formats": 2, "model": 3, "plan": 4, "engine": 4, "hub": 4, "moe": 5, "export": 5, "serve": 5, "eval": 5, "cli": 6}
 # Headers of third parties, and the only folders that may include them. JSON is a type of base/json.h.
 BORDERS = [
     (re.compile(r"^ggml\.h"), {"tensor", "engine", "serve"}),  # tensor/ has the quantisation kernels
     (re.compile(r"^(ggml-|gguf|llama)"), {"engine", "serve", "testing"}),
-    (re.compile(r"^(server-|cpp-httplib|(arg|chat|common|console|log|sampling)\.h)"), {"serve"}),
+    (re.compile(r"^(server-|cpp-httplib|(chat|console|sampling)\.h)"), {"serve"}),
+    (re.compile(r"^(arg|common|log)\.h"), {"engine", "serve"}),  # flags in llama.cpp's spelling
     (re.compile(r"^jinja/"), {"engine"}),
     (re.compile(r"^yaml-cpp/"), {"base"}),
     (re.compile(r"^Eigen/"), {"tensor"}),
     (re.compile(r"^CLI/"), {"cli"}),
-    (re.compile(r"^moerge_rust\.h"), {"model", "hub"}),
+    (re.compile(r"^moerge_rust\.h"), {"model", "hub", "eval"}),
     (re.compile(r"^nlohmann/"), {"base"}),
 ]
 MAX_LINES = 600
