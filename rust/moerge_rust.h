@@ -1,5 +1,5 @@
 #pragma once
-/* The C interface of the Rust library: the Hugging Face crates `tokenizers` and, at its end, `hf-xet`. Panics stop at this border; every failure
+/* The C interface of the Rust library: the crates `tokenizers`, `regex`, `parquet` and, at its end, `hf-xet`. Panics stop at this border; every failure
    is a null (or zero) result with a message in *error, which the caller frees. Texts are UTF-8. A tokenizer may be
    used from several threads unless a function says otherwise. */
 #include <stdbool.h>
@@ -35,6 +35,30 @@ uint8_t *moerge_tokenizer_decode(const MoergeTokenizer *, const uint32_t *ids, s
 void moerge_free_bytes(uint8_t *, size_t length);
 void moerge_free_ids(uint32_t *, size_t count);
 void moerge_free_text(char *);
+
+/* Regular expressions in linear time; any number of threads may use one. */
+typedef struct MoergeRegex MoergeRegex;
+
+MoergeRegex *moerge_regex_new(const char *pattern, size_t length, char **error);
+void moerge_regex_free(MoergeRegex *);
+/* Of each match, the match itself included. */
+size_t moerge_regex_groups(const MoergeRegex *);
+/* Where the groups of each match begin and end, one match after another: two size_t each in native byte order, both
+   SIZE_MAX for a group that took no part. `length` counts the result's bytes; moerge_free_bytes() frees it. */
+uint8_t *moerge_regex_find(const MoergeRegex *, const char *text, size_t text_length, size_t most, size_t *length,
+                           char **error);
+/* The text with every match replaced by exactly `by`. */
+uint8_t *moerge_regex_replace(const MoergeRegex *, const char *text, size_t text_length, const char *by, size_t by_length,
+                              size_t *length, char **error);
+
+/* The rows of a Parquet file as JSON objects, one a line: lists, structs, numbers, truth values, texts (bytes too, where
+   they are UTF-8), null; a map as a list of pairs; times and decimal fractions as texts. */
+typedef struct MoergeParquet MoergeParquet;
+
+MoergeParquet *moerge_parquet_open(const char *path, char **error);
+void moerge_parquet_free(MoergeParquet *);
+/* The next rows, about a megabyte of them; of length 0 when there are no more. After a failure the file is not for reading. */
+uint8_t *moerge_parquet_read(MoergeParquet *, size_t *length, char **error);
 
 /* Xet; only in a library that was built with the feature `xet`. Strings end with a null character; paths are bytes.
    The Hub's `token` may be empty. `refresh_url` answers it with a token of the storage, again whenever one runs out. */

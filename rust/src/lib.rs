@@ -1,4 +1,5 @@
-//! C interface over the Hugging Face `tokenizers` crate and, in xet.rs, `hf-xet`; the contract is in moerge_rust.h.
+//! C interface over the Hugging Face `tokenizers` crate and, in files of their own, `regex`, `parquet` and `hf-xet`; the
+//! contract is in moerge_rust.h.
 use std::{
     ffi::{c_char, CString},
     panic::{catch_unwind, AssertUnwindSafe},
@@ -7,6 +8,9 @@ use std::{
 use tokenizers::{AddedToken, Tokenizer};
 
 mod limits;
+mod parquet_limits;
+mod parquet_rows;
+mod patterns;
 #[cfg(feature = "xet")]
 mod xet;
 
