@@ -7,7 +7,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "moerge/base/utf8.h"
+#include "moerge/base/html_text.h"
 #include "moerge/moe/routing_report.h"
 
 namespace moerge {
@@ -71,37 +71,7 @@ td.right { font-weight: 700; }
 .tokens i { font-style: normal; color: var(--soft); }
 )css";
 
-// -------- text
-
-// Whatever it holds: text of the page, in an element or an attribute in double quotes. Control characters
-// and what is not UTF-8 become visible.
-std::string escape(std::string_view text) {
-  std::string out;
-  while (!text.empty()) {
-    const std::optional<size_t> wrong = find_invalid_utf8(text);
-    for (const char c : text.substr(0, wrong.value_or(text.size()))) {
-      const auto byte = static_cast<unsigned char>(c);
-      if (c == '&')
-        out += "&amp;";
-      else if (c == '<')
-        out += "&lt;";
-      else if (c == '>')
-        out += "&gt;";
-      else if (c == '"')
-        out += "&quot;";
-      else if (c == '\'')
-        out += "&#39;";
-      else if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f)
-        out += fmt::format("\\x{:02x}", byte);
-      else
-        out += c;
-    }
-    if (!wrong) break;
-    out += "\xef\xbf\xbd";
-    text.remove_prefix(*wrong + 1);
-  }
-  return out;
-}
+// -------- colours
 
 std::string colour(const RoutingReport& report, int64_t expert) {
   if (report.experts() <= std::ssize(kColours)) return kColours[static_cast<size_t>(expert)];
@@ -124,12 +94,12 @@ std::string head(const RoutingReport& report) {
       "{}<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
       "content=\"width=device-width, initial-scale=1\">\n<title>Routing of {}</title>\n<style>{}</style>\n"
       "</head>\n<body>\n",
-      kBeginning, escape(report.model), kStyle);
+      kBeginning, html_text(report.model), kStyle);
 }
 
 std::string summary(const RoutingReport& report) {
-  std::string out = fmt::format("<header>\n<h1>Where {} sends its tokens</h1>\n", escape(report.model));
-  if (!report.note.empty()) out += fmt::format("<p class=\"soft\">{}</p>\n", escape(report.note));
+  std::string out = fmt::format("<header>\n<h1>Where {} sends its tokens</h1>\n", html_text(report.model));
+  if (!report.note.empty()) out += fmt::format("<p class=\"soft\">{}</p>\n", html_text(report.note));
   const auto number = [&](std::string_view value, std::string_view name) {
     out += fmt::format("<li><b>{}</b>{}</li>\n", value, name);
   };
@@ -147,7 +117,7 @@ std::string summary(const RoutingReport& report) {
 std::string diagnosis(const RoutingReport& report) {
   std::string out = "<section>\n<h2>Diagnosis</h2>\n<ul class=\"findings\">\n";
   for (const Finding& finding : diagnose(report))
-    out += fmt::format("<li class=\"{}\">{}</li>\n", finding.kind, escape(finding.text));
+    out += fmt::format("<li class=\"{}\">{}</li>\n", finding.kind, html_text(finding.text));
   return out + "</ul>\n</section>\n";
 }
 
@@ -198,7 +168,7 @@ class HeatMap {
       if (!has_names()) continue;
       const std::string& name = report_.names[static_cast<size_t>(e)];
       out += fmt::format("<text x=\"{}\" y=\"26\" text-anchor=\"middle\">{}</text>", x,
-                         escape(shortened(name, static_cast<size_t>(width_ / 7))));
+                         html_text(shortened(name, static_cast<size_t>(width_ / 7))));
     }
     for (int64_t layer = 0; layer < report_.layers(); layer += rows)
       out += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">layer {}</text>", kLeft - 6,
@@ -220,7 +190,7 @@ class HeatMap {
         "<rect class=\"heat cell\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"2\" "
         "fill-opacity=\"{:.3f}\"><title>layer {}, {}: {} of the places, first choice of {}, mean probability "
         "{}</title></rect>",
-        x, y, width_ - 1, height_ - 1, level, layer, escape(report_.describe(expert)), percent(share),
+        x, y, width_ - 1, height_ - 1, level, layer, html_text(report_.describe(expert)), percent(share),
         percent(report_.first_share(layer, expert)), percent(report_.probability(layer, expert)));
     if (share * static_cast<double>(report_.experts()) < 0.1)
       out += fmt::format("<rect class=\"dead\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"2\"/>",
@@ -261,8 +231,8 @@ std::string expert_rows(const RoutingReport& report) {
   out += "</tr></thead>\n<tbody>\n";
   for (int64_t e = 0; e < report.experts(); e++) {
     out += fmt::format("<tr><th scope=\"row\">{}{}</th><td>{}</td><td>{}</td><td>{}</td>", swatch(report, e),
-                       escape(report.short_name(e)), percent(report.share(e)), percent(report.first_share(e)),
-                       percent(report.probability(e)));
+                       html_text(report.short_name(e)), percent(report.share(e)),
+                       percent(report.first_share(e)), percent(report.probability(e)));
     const double right = report.stats.right_share(e);
     if (labels)
       out += fmt::format("<td>{}</td><td>{}</td>", right < 0 ? "–" : percent(right), report.tokens_meant(e));
@@ -279,11 +249,11 @@ std::string confusion(const RoutingReport& report) {
       "<thead><tr><th scope=\"col\">meant for</th>";
   for (int64_t e = 0; e < report.experts(); e++)
     out += fmt::format("<th scope=\"col\">{}</th>",
-                       escape(report.experts() <= 12 ? report.short_name(e) : fmt::format("{}", e)));
+                       html_text(report.experts() <= 12 ? report.short_name(e) : fmt::format("{}", e)));
   out += "</tr></thead>\n<tbody>\n";
   for (int64_t meant = 0; meant < report.experts(); meant++) {
     if (report.tokens_meant(meant) == 0) continue;
-    out += fmt::format("<tr><th scope=\"row\">{}</th>", escape(report.short_name(meant)));
+    out += fmt::format("<tr><th scope=\"row\">{}</th>", html_text(report.short_name(meant)));
     for (int64_t e = 0; e < report.experts(); e++) {
       const double share = report.confusion(meant, e);
       out += fmt::format("<td class=\"heat{}{}\" style=\"--level:{:.3f}\">{}</td>", text_class(share),
@@ -305,7 +275,7 @@ std::string text_rows(const RoutingReport& report) {
   for (size_t i = 0; i < std::min(kMost, report.texts.size()); i++) {
     const RoutedText& text = report.texts[i];
     out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>\n",
-                       escape(text.name), text.meant < 0 ? "–" : escape(report.short_name(text.meant)),
+                       html_text(text.name), text.meant < 0 ? "–" : html_text(report.short_name(text.meant)),
                        text.tokens, text.perplexity() < 0 ? "–" : fmt::format("{:.2f}", text.perplexity()));
   }
   out += "</tbody>\n</table>\n</div>\n";
@@ -350,7 +320,7 @@ int64_t strongest(const RoutingReport& report, const std::vector<std::vector<Cho
 std::string visible(const RoutedToken& token) {
   if (token.piece.empty()) return "<i>·</i>";
   std::string out;
-  for (const char c : escape(token.piece)) out += c == '\n' ? "<i>↵</i>\n" : std::string(1, c);
+  for (const char c : html_text(token.piece)) out += c == '\n' ? "<i>↵</i>\n" : std::string(1, c);
   return out;
 }
 
@@ -361,7 +331,7 @@ std::string tokens(const RoutingReport& report, size_t most) {
   for (const RoutedText& text : report.texts) {
     if (shown == most) break;
     if (text.kept.empty()) continue;
-    parts += fmt::format("<h3>{}</h3>\n<div class=\"tokens\" tabindex=\"0\">", escape(text.name));
+    parts += fmt::format("<h3>{}</h3>\n<div class=\"tokens\" tabindex=\"0\">", html_text(text.name));
     for (const RoutedToken& token : text.kept) {
       if (shown == most) break;
       shown++;
@@ -369,7 +339,7 @@ std::string tokens(const RoutingReport& report, size_t most) {
       const int64_t expert = strongest(report, chosen);
       used[static_cast<size_t>(expert)] = true;
       parts += fmt::format("<span class=\"e{}\" title=\"{}\">{}</span>", expert,
-                           escape(hover(report, token, chosen)), visible(token));
+                           html_text(hover(report, token, chosen)), visible(token));
     }
     parts += "</div>\n";
   }
@@ -378,7 +348,7 @@ std::string tokens(const RoutingReport& report, size_t most) {
   for (int64_t e = 0; e < report.experts(); e++) {
     if (!used[static_cast<size_t>(e)]) continue;
     style += fmt::format(".e{}{{--c:{}}}", e, colour(report, e));
-    legend += fmt::format("<span>{}{}</span>", swatch(report, e), escape(report.short_name(e)));
+    legend += fmt::format("<span>{}{}</span>", swatch(report, e), html_text(report.short_name(e)));
   }
   return fmt::format(
       "<section>\n<h2>Tokens</h2>\n<p class=\"soft\">The texts from their beginning, {} tokens; the colour "
