@@ -7,7 +7,7 @@ import json, pathlib, struct, sys
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "cli"))
-import tiny_gguf, tiny_models, tiny_torch  # noqa: E402
+import tiny_gguf, tiny_models, tiny_parquet, tiny_torch  # noqa: E402
 from tiny_gguf import ARRAY, BOOL, F32, I32, STRING, U16, U32, Gguf  # noqa: E402
 
 NEXT_FILE = b"\n-- next file --\n"
@@ -339,5 +339,50 @@ def sentencepiece():
           bad_none=b"", bad_utf8=field(1, field(1, b"\xff")))
 
 
-for make in (safetensors, weight_index, pytorch, gguf, config, adapter_config, yaml, text_rows, card, tokenizer, tokenizer_files, sentencepiece):
+def parquet():
+    tiny, zigzag, I32, I64 = tiny_parquet, tiny_parquet.zigzag, tiny_parquet.I32, tiny_parquet.I64
+
+    def one_column(data, values, schema=None, rows=1, codec=0, groups=None, size=None, dictionary=None, start=4):
+        """A file with a column of texts whose pages are these bytes."""
+        schema = schema or [tiny.node("schema", 1)] + tiny.nodes("q", "text")
+        chunk = tiny.chunk(["q"], 6, start, len(data) if size is None else size, values, codec, dictionary)
+        return b"PAR1" + data + tiny.footer(schema, groups or [tiny.group([chunk], rows)], rows)
+
+    def footer_of(*fields):
+        data = tiny.struct_of(*fields)
+        return b"PAR1" + data + struct.pack("<I", len(data)) + b"PAR1"
+
+    huge, levels = (1 << 31) - 1, tiny.levels([1], 1)
+    text = levels + tiny.plain("text", ["a"])
+    words = tiny.plain("text", ["a", "b"])
+    by_word = tiny.levels([1, 1], 1) + b"\1\3\2"  # one bit an index, a run of 8
+    dictionary = tiny.page_header(len(words), len(words), 2, 0, 2) + words
+    deep = [tiny.node("schema", 1)] + [tiny.node("g", 1, None, 0)] * 200 + tiny.nodes("q", "text")
+    zstd = bytes.fromhex("28b52ffd2009490000") + text[:9]  # one raw block
+    run = b"\2\0\0\0\xfe\xff"  # levels: a run whose length is cut off
+    seeds("parquet",
+          valid_kinds=tiny.parquet([("q", "text", ["a", None, "\u00fc"]), ("n", "int", [1, -5, None]), ("x", "float", [0.5, None, 2]),
+                                    ("b", "bool", [True, False, None]), ("c", "texts", [["x", None, "y"], [], None])], 2),
+          valid_dictionary=one_column(dictionary + tiny.page_header(len(by_word), len(by_word), 2, 8) + by_word, 2, rows=2, dictionary=4,
+                                      start=4 + len(dictionary)),
+          valid_regex=b"/(-?[$0-9.,]{2,})|(-?[0-9]+)\nit is 7 of $1,234.50", bad_regex=b"/(a(?=b)\\1\nab",
+          bad_none=b"", bad_magic=b"PAR1PAR1", bad_footer=b"PAR1\xff\xff\xff\x7fPAR1", bad_empty=footer_of(),
+          bad_rows=one_column(tiny.page_header(len(text), len(text), 1) + text, 1, rows=1 << 62),
+          bad_value=one_column(tiny.page_header(9, 9, 1) + levels + struct.pack("<I", huge)[:9 - len(levels)], 1),
+          bad_page=one_column(tiny.page_header(huge, 5, 1) + text[:5], 1, codec=1),
+          bad_stored=one_column(tiny.page_header(10, huge, 1) + text, 1),
+          bad_values=one_column(tiny.page_header(len(run), len(run), huge) + run, huge, rows=huge),
+          bad_dictionary=one_column(tiny.page_header(len(words), len(words), huge, 0, 2) + words, 2, dictionary=4),
+          bad_deltas=one_column(tiny.page_header(len(text), len(text), 1, 7) + text, 1),
+          bad_codec=one_column(tiny.page_header(len(text), len(text), 1) + text, 1, codec=2),
+          bad_zstd=one_column(tiny.page_header(9, len(zstd), 1) + zstd, 1, codec=6),
+          bad_beyond=one_column(tiny.page_header(len(text), len(text), 1) + text, 1, start=1 << 40),
+          bad_negative=one_column(tiny.page_header(len(text), len(text), 1) + text, 1, start=-5),
+          bad_deep=one_column(text, 1, schema=deep), bad_utf8=one_column(tiny.page_header(len(text), len(text), 1) + text[:-1] + b"\xff", 1),
+          bad_children=one_column(text, 1, schema=[tiny.node("schema", huge)] + tiny.nodes("q", "text")),
+          bad_nodes=footer_of((1, I32, zigzag(1)), (2, tiny.LIST, tiny.list_of(tiny.STRUCT, [], huge)), (3, I64, zigzag(0))),
+          bad_groups=one_column(text, 1, groups=[tiny.group([], 1)] * 2))
+
+
+for make in (safetensors, weight_index, pytorch, gguf, config, adapter_config, yaml, text_rows, card, parquet, tokenizer, tokenizer_files, sentencepiece):
     make()
