@@ -45,7 +45,8 @@ void add_flags(CLI::App& app, Arguments& a) {
   app.add_option("--language", a.languages, "languages, as a list: en,de")->delimiter(',')->group(text);
   app.add_option("--routing", a.routing, "what `moerge route --json` printed: a table of where tokens go")
       ->group(text);
-  app.add_option("--eval", a.evaluations, "results of the LM Evaluation Harness (JSON), again for each file")
+  app.add_option("--eval", a.evaluations,
+                 "results.json of `moerge eval` or the LM Evaluation Harness, again for each file")
       ->allow_extra_args(false)
       ->group(text);
   app.add_option("--quantized", a.quantised,
@@ -189,8 +190,11 @@ FolderCard make(const Arguments& a, const Existing& existing) {
   FolderCard out = gguf ? FolderCard{.card = card_of_files(a)} : folder_card(a, existing);
   if (!a.routing.empty())
     out.card.sections.push_back(routing_section(read_json(a.routing, 64 << 20), a.routing));
-  for (const std::string& file : a.evaluations)
-    for (CardScore& score : read_scores(file)) out.card.scores.push_back(std::move(score));
+  for (const std::string& file : a.evaluations) {
+    const Json report = read_json(file, kMaxScoresFile);
+    for (CardScore& score : parse_scores(report, file)) out.card.scores.push_back(std::move(score));
+    for (CardSection& section : suite_sections(report)) out.card.sections.push_back(std::move(section));
+  }
   return out;
 }
 

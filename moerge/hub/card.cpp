@@ -212,6 +212,8 @@ std::string metric_name(const std::string& metric) {
   return metric;
 }
 
+bool is_partial(const CardScore& score) { return score.items > 0 && score.items < score.all_items; }
+
 // https://github.com/huggingface/hub-docs/blob/main/modelcard.md
 std::string model_index(const Card& card) {
   if (card.scores.empty()) return "";
@@ -220,11 +222,14 @@ std::string model_index(const Card& card) {
     out += fmt::format(
         "  - task:\n      type: text-generation\n      name: Text Generation\n"
         "    dataset:\n      name: {}\n      type: {}\n",
-        quoted_string(score.task), quoted_string(score.dataset.empty() ? score.task : score.dataset));
+        quoted_string(score.dataset_name.empty() ? score.task : score.dataset_name),
+        quoted_string(score.dataset.empty() ? score.task : score.dataset));
     if (!score.dataset_config.empty())
       out += fmt::format("      config: {}\n", quoted_string(score.dataset_config));
     if (!score.split.empty()) out += fmt::format("      split: {}\n", quoted_string(score.split));
-    if (score.shots) out += fmt::format("      args:\n        num_few_shot: {}\n", *score.shots);
+    if (score.shots || is_partial(score)) out += "      args:\n";
+    if (score.shots) out += fmt::format("        num_few_shot: {}\n", *score.shots);
+    if (is_partial(score)) out += fmt::format("        limit: {}\n", score.items);
     const std::string name =
         metric_name(score.metric) + (score.filter.empty() ? "" : fmt::format(" ({})", score.filter));
     out += fmt::format("    metrics:\n    - type: {}\n      value: {}\n      name: {}\n",
@@ -248,14 +253,24 @@ std::string front_matter(const Card& card) {
 
 CardSection evaluation(const std::vector<CardScore>& scores) {
   CardTable table = {.columns = {"Task", "Metric", "Shots", "Value", "\u00b1"}, .first_number = 2};
-  for (const CardScore& score : scores)
+  const bool partial = std::ranges::any_of(scores, is_partial);
+  if (partial) table.columns.emplace_back("Items");
+  std::string harnesses;
+  for (const CardScore& score : scores) {
+    const std::string harness = score.harness.empty() ? "the LM Evaluation Harness" : score.harness;
+    if (harnesses.find(harness) == std::string::npos)
+      harnesses += (harnesses.empty() ? "" : " and ") + harness;
     table.rows.push_back(
         {card_code(score.task),
          card_code(score.filter.empty() ? score.metric : fmt::format("{}, {}", score.metric, score.filter)),
          card_text(score.shots ? std::to_string(*score.shots) : ""), card_text(number(score.value)),
          card_text(score.error ? number(*score.error) : "")});
+    if (partial)
+      table.rows.back().push_back(
+          card_text(is_partial(score) ? fmt::format("{} of {}", score.items, score.all_items) : "all"));
+  }
   return {.heading = "Evaluation",
-          .paragraphs = {{card_text("Measured with the LM Evaluation Harness.")}},
+          .paragraphs = {{card_text(fmt::format("Measured with {}.", harnesses))}},
           .table = std::move(table)};
 }
 

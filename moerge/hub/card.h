@@ -67,6 +67,9 @@ struct CardScore {
   double value = 0;
   std::optional<double> error = {};  // standard error
   std::optional<int64_t> shots = {};
+  std::string dataset_name = {};     // "AI2 Reasoning Challenge"; empty: the task's name
+  int64_t items = 0, all_items = 0;  // asked, and in the split; 0 where the report does not say
+  std::string harness = {};          // what measured it; empty: the LM Evaluation Harness
 };
 
 /// A licence as front matter states it.

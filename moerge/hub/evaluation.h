@@ -1,9 +1,10 @@
 #pragma once
-// Scores of a model as EleutherAI's lm-evaluation-harness reports them (--output_path): a JSON object with
-// "results" by task, each with members "METRIC,FILTER".
+// Scores of a model as EleutherAI's lm-evaluation-harness reports them (--output_path), and `moerge eval`: a
+// JSON object with "results" by task, each with members "METRIC,FILTER".
 
-#include <filesystem>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "moerge/base/json.h"
@@ -15,6 +16,14 @@ namespace moerge {
 /// flexibly. Of a group that has a score itself (mmlu, say), the group's alone. Throws input when it is no
 /// such report.
 std::vector<CardScore> parse_scores(const Json& report, const std::string& where);
-std::vector<CardScore> read_scores(const std::filesystem::path& file);
+/// What a command may read of such a file: with every sample in it.
+inline constexpr int64_t kMaxScoresFile = 256 << 20;
+
+/// What `moerge eval` found for suites of tasks, as a table a suite: the scores of its groups and their
+/// average. Nothing of another program's report.
+std::vector<CardSection> suite_sections(const Json& report);
+
+/// Of the scores of a task the one with the lowest rank is the usual one.
+std::pair<size_t, size_t> metric_rank(std::string_view metric, std::string_view filter);
 
 }  // namespace moerge

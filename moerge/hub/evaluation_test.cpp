@@ -60,6 +60,46 @@ TEST(Evaluation, AGroupWithAScoreHidesItsTasks) {
   EXPECT_EQ(found[1].task, "agieval_sat");
 }
 
+TEST(Evaluation, KnowsTheDataOfWellKnownTasks) {
+  const auto found = scores(R"({
+    "results": {"truthfulqa_mc2": {"acc,none": 0.5}, "gsm8k": {"exact_match,strict-match": 0.25},
+                "mine": {"acc,none": 0.5}},
+    "configs": {"gsm8k": {"dataset_path": "org/copy", "test_split": "all"}},
+    "n-samples": {"mine": {"original": 100, "effective": 20}, "gsm8k": {"original": -1, "effective": "x"}}})");
+  ASSERT_EQ(found.size(), 3u);
+  EXPECT_EQ(found[0].metric, "mc2");
+  EXPECT_EQ(found[0].dataset_name, "TruthfulQA");
+  EXPECT_EQ(found[0].dataset, "truthfulqa/truthful_qa");
+  EXPECT_EQ(found[0].dataset_config, "multiple_choice");
+  EXPECT_EQ(found[0].split, "validation");
+  EXPECT_EQ(found[0].harness, "");
+  EXPECT_EQ(found[1].dataset_name, "GSM8K");
+  EXPECT_EQ(found[1].dataset, "org/copy");
+  EXPECT_EQ(found[1].dataset_config, "");
+  EXPECT_EQ(found[1].split, "all");
+  EXPECT_EQ(found[1].items, 0);
+  EXPECT_EQ(found[2].dataset_name, "");
+  EXPECT_EQ(found[2].items, 20);
+  EXPECT_EQ(found[2].all_items, 100);
+}
+
+TEST(Evaluation, SuitesOfMoergeEval) {
+  const auto sections = suite_sections(parse_json(R"({"moerge": {"suites": [
+    {"title": "Nous", "average": 43.5, "stderr": 0.75,
+     "groups": [{"name": "AGIEval", "score": 40, "stderr": null}, {"name": "GPT4All", "score": null}]},
+    {"title": "One", "groups": [{"name": "EQ-Bench", "score": 70}]}, {"title": "None", "groups": []}, 7]}})",
+                                                  "r"));
+  ASSERT_EQ(sections.size(), 2u);
+  EXPECT_EQ(sections[0].heading, "Benchmark: Nous");
+  ASSERT_EQ(sections[0].table->rows.size(), 3u);
+  EXPECT_EQ(sections[0].table->rows[0][1].text, "40.00");
+  EXPECT_EQ(sections[0].table->rows[1][1].text, "");
+  EXPECT_EQ(sections[0].table->rows[2][0].text, "Average");
+  EXPECT_EQ(sections[0].table->rows[2][2].text, "0.75");
+  EXPECT_EQ(sections[1].table->rows.size(), 1u);
+  EXPECT_TRUE(suite_sections(parse_json("{}", "r")).empty());
+}
+
 TEST(Evaluation, RefusesOtherFiles) {
   EXPECT_NE(message_of("[]").find("r.json: no object \"results\" in it"), std::string::npos);
   EXPECT_NE(message_of("{}").find("no object \"results\""), std::string::npos);

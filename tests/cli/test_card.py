@@ -300,6 +300,23 @@ def test_flags_add_to_the_card(case):
         assert part in text, f"{part}\n--- not in\n{text}"
 
 
+def test_scores_of_moerge_eval(case):
+    case.built()
+    group = {"name": "TruthfulQA", "tasks": ["truthfulqa_mc2"], "metric": "acc", "score": 45.5, "stderr": 1.5}
+    case.write("results.json", json.dumps({
+        "results": {"truthfulqa_mc2": {"alias": "truthfulqa_mc2", "acc,none": 0.455, "acc_stderr,none": 0.015}, "mine": {"acc,none": 0.5}},
+        "n-shot": {"truthfulqa_mc2": 0}, "n-samples": {"truthfulqa_mc2": {"original": 817, "effective": 200}, "mine": {"original": 9, "effective": 9}},
+        "moerge": {"version": "9.9", "suites": [{"title": "No|us", "average": 44.0, "stderr": 0.5,
+                                                 "groups": [group, {"name": "Big<b>Bench", "score": 42.5, "stderr": 0.5}]}]}}))
+    text = printed(case, "--eval", "results.json")
+    for part in ("## Benchmark: No\\|us\n", "| TruthfulQA | 45.50 | 1.50 |\n| Big\\<b\\>Bench | 42.50 | 0.50 |\n| Average | 44.00 | 0.50 |\n",
+                 "Measured with moerge eval 9.9.\n", "| `truthfulqa_mc2` | `mc2` | 0 | 0.455 | 0.015 | 200 of 817 |\n",
+                 "| `mine` | `acc` |  | 0.5 |  | all |\n",
+                 '      name: "TruthfulQA"\n      type: "truthfulqa/truthful_qa"\n      config: "multiple_choice"\n      split: "validation"\n'
+                 '      args:\n        num_few_shot: 0\n        limit: 200\n', '    - type: "mc2"\n      value: 0.455\n'):
+        assert part in text, f"{part}\n--- not in\n{text}"
+
+
 def test_what_route_prints(case):
     case.yaml("hidden")
     case.built()
