@@ -1,0 +1,125 @@
+#include "moerge/eval/ask.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <span>
+
+#include "moerge/base/error.h"
+
+namespace moerge {
+namespace {
+
+// Items of a task on their way: each is complete when its last request is answered.
+class Asking {
+ public:
+  Asking(const TaskRun& run, AnswersLog& log, Reporter& reporter)
+      : run_(run), log_(log), answers_(run.items.size()), open_(run.items.size()) {
+    int64_t wanted = 0;
+    for (size_t i = 0; i < run.items.size(); i++) {
+      if (std::optional<ItemAnswer> known = log.find(run.task, run.items[i])) {
+        answers_[i] = std::move(*known);
+        continue;
+      }
+      open_[i] = std::max<size_t>(1, run.items[i].continuations.size());
+      wanted++;
+    }
+    if (const int64_t known = std::ssize(run.items) - wanted; known > 0)
+      reporter.info(
+          fmt::format("{}: {} of {} items were answered before", run.task.task, known, run.items.size()));
+    if (wanted > 0) progress_.emplace(reporter, run.task.task, wanted, Unit::items);
+  }
+
+  void ask(LanguageModel& model) {
+    if (!progress_) return;
+    if (run_.task.output_type == OutputType::generate_until)
+      generate(model);
+    else
+      score(model);
+    log_.flush();
+    progress_->finish();
+  }
+
+  const std::vector<ItemAnswer>& answers() const { return answers_; }
+
+ private:
+  void score(LanguageModel& model) {
+    std::vector<LoglikelihoodRequest> requests;
+    std::vector<std::pair<size_t, size_t>> places;  // item and choice
+    for (size_t i = 0; i < run_.items.size(); i++) {
+      if (open_[i] == 0) continue;
+      const EvalItem& item = run_.items[i];
+      answers_[i].choices.resize(item.continuations.size());
+      for (size_t choice = 0; choice < item.continuations.size(); choice++) {
+        requests.push_back(
+            {item.contexts[item.contexts.size() == 1 ? 0 : choice], item.continuations[choice]});
+        places.emplace_back(i, choice);
+      }
+    }
+    model.score(requests, [&](size_t index, const Loglikelihood& answer) {
+      const auto [i, choice] = places[index];
+      answers_[i].choices[choice] = answer;
+      told(i);
+    });
+  }
+
+  void generate(LanguageModel& model) {
+    std::vector<GenerationRequest> requests;
+    std::vector<size_t> places;
+    for (size_t i = 0; i < run_.items.size(); i++) {
+      if (open_[i] == 0) continue;
+      requests.push_back({run_.items[i].contexts.front(), run_.task.until, run_.task.max_gen_toks});
+      places.push_back(i);
+    }
+    model.generate(requests, [&](size_t index, const GeneratedText& answer) {
+      answers_[places[index]].text = answer.text;
+      told(places[index]);
+    });
+  }
+
+  void told(size_t i) {
+    if (--open_[i] > 0) return;
+    log_.add(run_.task, run_.items[i], answers_[i]);
+    progress_->add(1);
+  }
+
+  const TaskRun& run_;
+  AnswersLog& log_;
+  std::vector<ItemAnswer> answers_;
+  std::vector<size_t> open_;  // requests of an item that are not answered
+  std::optional<Progress> progress_;
+};
+
+bool ends_all(const Error& error) {
+  return error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::io;
+}
+
+}  // namespace
+
+TaskResult ask(LanguageModel& model, const TaskRun& run, AnswersLog& log, Reporter& reporter) {
+  TaskResult result = {.task = run.task,
+                       .shots = run.shots,
+                       .items = std::ssize(run.items),
+                       .all_items = run.all_items,
+                       .scores = {},
+                       .data_revision = run.data_revision,
+                       .error = run.error};
+  if (result.error) return result;
+  const auto start = std::chrono::steady_clock::now();
+  try {
+    Asking asking(run, log, reporter);
+    asking.ask(model);
+    std::vector<ItemScores> scores;
+    for (size_t i = 0; i < run.items.size(); i++)
+      scores.push_back(score_item(run.task, run.items[i], asking.answers()[i]));
+    result.scores = aggregate(run.task, scores);
+  } catch (const Error& error) {
+    if (ends_all(error)) throw;
+    result.error = error.message();
+  }
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+}  // namespace moerge
