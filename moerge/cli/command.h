@@ -30,6 +30,7 @@ int run_pull(std::string_view program, const std::vector<std::string>& arguments
 int run_push(std::string_view program, const std::vector<std::string>& arguments);
 int run_imatrix(std::string_view program, const std::vector<std::string>& arguments);
 int run_verify(std::string_view program, const std::vector<std::string>& arguments);
+int run_eval(std::string_view program, const std::vector<std::string>& arguments);
 int run_card(std::string_view program, const std::vector<std::string>& arguments);
 
 }  // namespace moerge

@@ -15,7 +15,7 @@
 namespace moerge {
 namespace {
 
-constexpr std::array<Command, 13> kCommands = {{
+constexpr std::array<Command, 14> kCommands = {{
     {"moe", "make a mixture of experts from the models that a YAML file names", "mergekit-moe", run_moe},
     {"plan", "say what would be made of a YAML: sizes, memory, families; writes nothing", "", run_plan},
     {"extract", "write one expert of a mixture as a dense model", "", run_extract},
@@ -24,6 +24,8 @@ constexpr std::array<Command, 13> kCommands = {{
     {"chat", "talk with a model in the terminal, and watch which expert has each word", "", run_chat},
     {"worker", "compute layers of a model that is larger than one machine", "", run_worker_command},
     {"serve", "answer over HTTP as the OpenAI API does, with a page to talk to the model", "", run_serve},
+    {"eval", "ask a model the items of benchmarks: the Nous suite, the Open LLM Leaderboard, EQ-Bench", "",
+     run_eval},
     {"pull", "fetch models from the Hugging Face Hub", "", run_pull},
     {"imatrix", "measure on text which weights of a model matter most, for a quantiser", "", run_imatrix},
     {"card", "write the model card of a folder: README.md as the Hugging Face Hub reads it", "", run_card},

@@ -1,5 +1,7 @@
 #include "moerge/cli/inference_flags.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "moerge/base/error.h"
@@ -9,6 +11,7 @@
 namespace moerge {
 namespace {
 
+constexpr const char* kModelGroup = "The model";
 constexpr int64_t kMaxTemplate = 4 << 20;
 
 // An option whose value goes to llama.cpp as it is, once it is of the right kind.
@@ -52,23 +55,27 @@ void add_inference_flags(CLI::App& app, InferenceFlags& flags) {
           CLI::Range(-100.0, 100.0), sampling);
   pass_on(app, flags, "-s,--seed", "--seed", "seed of the sampling; -1: another each time (-1)",
           CLI::Range(int64_t{-1}, int64_t{UINT32_MAX}), sampling);
-  const std::string model = "The model";
-  app.add_option("-c,--ctx-size", flags.context,
-                 "tokens of context, all requests together (what the model was trained with, 8192 at most; "
-                 "serve: for up to four of them)")
-      ->check(CLI::Range(int64_t{16}, int64_t{INT32_MAX}))
-      ->group(model);
   app.add_option("--chat-template-file", flags.template_file, "Jinja template to use instead of the model's")
-      ->group(model);
+      ->group(kModelGroup);
   app.add_flag("--plain", flags.plain, "no chat template: the model goes on where the text ends")
-      ->group(model);
+      ->group(kModelGroup);
+  add_model_flags(app, flags,
+                  "tokens of context, all requests together (what the model was trained with, 8192 at most; "
+                  "serve: for up to four of them)");
+}
+
+void add_model_flags(CLI::App& app, InferenceFlags& flags, const std::string& context_help) {
+  app.add_option("-c,--ctx-size", flags.context, context_help)
+      ->check(CLI::Range(int64_t{16}, int64_t{INT32_MAX}))
+      ->group(kModelGroup);
   app.add_flag("--ignore-memory", flags.ignore_memory, "load it even where the memory does not suffice")
-      ->group(model);
+      ->group(kModelGroup);
   const std::string made = "When MODEL is no GGUF file";
-  app.add_option(
-         "--type", flags.type,
-         "type of the GGUF that is made of it: q8_0, q4_k_m, ..., as of `moerge gguf` (auto: the first "
-         "of q8_0, q6_k, q5_k_m, q4_k_m, q3_k_m that fits into memory)")
+  app.add_option("--type", flags.type,
+                 fmt::format("type of the GGUF that is made of it: q8_0, q4_k_m, ..., as of `moerge gguf` "
+                             "(auto: the first of "
+                             "{} that fits into memory)",
+                             flags.auto_types))
       ->group(made);
   app.add_flag("--rebuild", flags.rebuild, "make the GGUF again")->group(made);
   app.add_option("--transformers-cache", flags.source.cache,

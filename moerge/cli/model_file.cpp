@@ -18,8 +18,6 @@ namespace moerge {
 namespace fs = std::filesystem;
 namespace {
 
-// What "auto" tries, best first.
-constexpr const char* kAutoTypes = "q8_0,q6_k,q5_k_m,q4_k_m,q3_k_m";
 constexpr size_t kIdentityDigits = 8, kStateDigits = 16;
 constexpr std::string_view kPartialEnd = ".gguf.moerge-partial";
 
@@ -126,7 +124,7 @@ class Conversion {
              Reporter& reporter)
       : source_(source), flags_(flags), wish_(wish), reporter_(reporter), cache_(source) {
     automatic_ = lower_case(flags.type) == "auto";
-    types_ = parse_file_types(automatic_ ? kAutoTypes : flags.type);
+    types_ = parse_file_types(automatic_ ? flags.auto_types : flags.type);
     if (!automatic_ && types_.size() != 1)
       fail(ErrorKind::usage, "--type {}: one type is expected, or auto", flags.type);
   }
@@ -198,7 +196,7 @@ class Conversion {
 
   // The next smaller type that would fit, where one was named.
   std::string smaller_type(const OutputFile& file) {
-    for (const FileType* type : parse_file_types(kAutoTypes)) {
+    for (const FileType* type : parse_file_types(flags_.auto_types)) {
       const OutputFile other = plan_output(plan_, *type, cache_.path(*type), {});
       if (other.bytes() < file.bytes() && fit_->need(other.bytes()).fits)
         return fmt::format("--type {} makes a file of {} that fits", lower_case(type->name),

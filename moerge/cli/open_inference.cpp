@@ -26,14 +26,6 @@ std::optional<AvailableMemory> memory_to_use(const InferenceOptions& options) {
   return available_memory();
 }
 
-ContextWish context_wish(const InferenceOptions& options) {
-  const InferenceUse use = inference_use(options);
-  return {.asked = use.context,
-          .parallel = use.memory.sequences,
-          .use = use.memory,
-          .available = memory_to_use(options)};
-}
-
 std::string parts(std::initializer_list<std::string> texts) {
   std::string out;
   for (const std::string& text : texts)
@@ -67,6 +59,14 @@ void report_context(const ContextWish& wish, const ModelFile& file, Reporter& re
 }
 
 }  // namespace
+
+ContextWish context_wish(const InferenceOptions& options) {
+  const InferenceUse use = inference_use(options);
+  return {.asked = use.context,
+          .parallel = use.memory.sequences,
+          .use = use.memory,
+          .available = memory_to_use(options)};
+}
 
 std::unique_ptr<Inference> open_inference(const std::string& model, const InferenceFlags& flags, int parallel,
                                           Reporter& reporter) {

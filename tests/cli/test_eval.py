@@ -1,0 +1,188 @@
+"""moerge eval: tasks of the user's own and built-in ones, on the shipped experts of 1M parameters. How prompts and likelihoods compare with
+lm-eval's: tests/eval."""
+import json, signal, subprocess, time
+
+from harness import rows
+from test_chat import FAMILY, dense, mixture
+
+TASK = """\
+task: colours
+data_files: colours.jsonl
+output_type: multiple_choice
+doc_to_text: "Question: what colour is {{thing}}?\\nAnswer:"
+doc_to_choice: [red, blue, "a very long green"]
+doc_to_target: colour
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+THINGS = [("the sky", "blue"), ("blood", "red"), ("grass", "a very long green"), ("the sea", "blue")]
+
+
+def colours(case, task=TASK, items=None):
+    case.write("colours.yaml", task)
+    lines = [json.dumps({"thing": thing, "colour": colour}) for thing, colour in THINGS] if items is None else items
+    case.write("colours.jsonl", "\n".join(lines) + "\n")
+
+
+def evaluate(case, *flags, model=None, code=0, out="results"):
+    return case.run("eval", model or dense(case), "--tasks", "colours.yaml", "--out", out, *flags).exits(code)
+
+
+def results(case, folder="results"):
+    return json.loads(case.path(f"{folder}/results.json").read_text())
+
+
+def answers(case):
+    lines = case.path("results/answers.jsonl").read_text().splitlines()
+    return [item for line in lines[1:] for item in json.loads(line).get("items", [])]
+
+
+def test_own_task(case):
+    colours(case)
+    result = evaluate(case)
+    found = results(case)["results"]["colours"]
+    items = answers(case)
+    assert len(items) == 4
+    best = [max(range(3), key=lambda i: item["choices"][i][0]) for item in items]
+    right = ["blue", "red", "a very long green", "blue"]
+    names = ["red", "blue", "a very long green"]
+    assert found["acc,none"] == sum(names[b] == r for b, r in zip(best, right)) / 4
+    normalised = [max(range(3), key=lambda i: item["choices"][i][0] / len(names[i])) for item in items]
+    assert found["acc_norm,none"] == sum(names[b] == r for b, r in zip(normalised, right)) / 4
+    assert "colours" in result.stdout and "4 items" in result.stderr
+    assert case.path("results/results.md").read_text() == result.stdout
+    page = case.path("results/results.html").read_text()
+    assert "colours" in page and "<script" not in page and "Content-Security-Policy" in page
+
+
+@rows({"gguf": (mixture,), "dense": (dense,), "folder": (lambda case: FAMILY / "base",), "yaml": (lambda case: FAMILY / "moe.yaml",)})
+def test_models(case, model):
+    colours(case)
+    evaluate(case, model=model(case))
+    assert results(case)["results"]["colours"]["acc,none"] in (0, 0.25, 0.5, 0.75, 1)
+
+
+def test_answers_are_kept(case):
+    colours(case)
+    evaluate(case)
+    before = results(case)["results"]
+    evaluate(case).says("4 of 4 items were answered before")
+    assert results(case)["results"] == before
+    evaluate(case, model=mixture(case)).says("answers of another model")
+
+
+def test_changed_item_is_asked_again(case):
+    colours(case)
+    evaluate(case)
+    case.write("colours.jsonl", case.path("colours.jsonl").read_text().replace("grass", "the grass"))
+    evaluate(case).says("3 of 4 items were answered before")
+
+
+def test_killed_run_goes_on(case):
+    """Killed while it asks; the answers that are there are not asked again, and the result is that of one run."""
+    colours(case, items=[json.dumps({"thing": f"thing number {i}", "colour": "red"}) for i in range(3000)])
+    evaluate(case, out="whole")
+    command = case.command(["eval", dense(case), "--tasks", "colours.yaml", "--out", "results"])
+    process = subprocess.Popen(command, cwd=case.work, env=case.variables(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    case.started.append(process)
+    end = time.monotonic() + 60
+    log = case.path("results/answers.jsonl")
+    while not (log.exists() and log.read_text().count("\n") > 2) and process.poll() is None:
+        assert time.monotonic() < end, "no answer in a minute"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    case.started.remove(process)
+    result = evaluate(case)
+    assert "of 3000 items were answered before" in result.stderr, "the killed run had ended"
+    mine, whole = results(case)["results"], results(case, "whole")["results"]
+    assert mine == whole
+
+
+def test_shots_and_limit(case):
+    colours(case, TASK + "num_fewshot: 1\nfewshot_split: train\n")
+    for split in ("test", "train"):
+        case.write(f"{split}.jsonl", case.path("colours.jsonl").read_text())
+    case.write("colours.yaml", case.path("colours.yaml").read_text().replace(
+        "data_files: colours.jsonl", "data_files: [test.jsonl, train.jsonl]\ntest_split: test"))
+    evaluate(case, "--limit", 2)
+    assert results(case)["n-shot"]["colours"] == 1
+    assert results(case)["n-samples"]["colours"] == {"original": 4, "effective": 2}
+    evaluate(case, "--shots", 0)
+    assert results(case)["n-shot"]["colours"] == 0
+
+
+WRONG = {
+    "misspelt key": (TASK.replace("doc_to_text", "doc_to_txt"), None, 2, "colours.yaml:4:1: ", "doc_to_text"),
+    "template": (TASK.replace("{{thing}}", "{{thin}}"), None, 1, "colours, item 0 (colours.jsonl:1)", "doc_to_text", '"thin" is not defined'),
+    "no such choice": (TASK, ['{"thing": "tar", "colour": "black"}'], 1, "colours, item 0 (colours.jsonl:1)", "black"),
+    "item without an answer": (TASK, ['{"thing": "tar"}'], 1, "colours, item 0 (colours.jsonl:1)", 'no member "colour"'),
+    "row that is none": (TASK, ['[1]'], 1, "colours.jsonl"),
+    "no rows": (TASK, [], 1, "colours"),
+    "no file": (TASK.replace("colours.jsonl", "missing.jsonl"), None, 1, "missing.jsonl"),
+}
+
+
+@rows(WRONG)
+def test_bad_tasks(case, task, items, code, *words):
+    colours(case, task, items)
+    result = evaluate(case, code=code)
+    for word in words:
+        assert word in result.stderr, f"stderr does not say {word!r}:\n{result.stderr}"
+    assert not case.path("results").exists()
+
+
+def test_one_bad_task_does_not_stop_the_others(case):
+    colours(case)
+    case.write("bad.yaml", TASK.replace("colours", "bad", 1).replace("colours.jsonl", "missing.jsonl"))
+    result = evaluate(case, "--tasks", "bad.yaml", code=1)
+    assert "bad is left out" in result.stderr
+    assert "acc,none" in results(case)["results"]["colours"]
+
+
+def test_long_texts_are_cut_and_told(case):
+    colours(case, items=[json.dumps({"thing": "a long story " * 200, "colour": "red"})])
+    evaluate(case, "-c", 64).says("longer than the 64 tokens")
+
+
+def test_unknown_names(case):
+    for flags, words in ((["--tasks", "arc_esy"], "arc_easy"), (["--suite", "nouse"], "nous")):
+        result = case.run("eval", dense(case), *flags).exits(2)
+        assert words in result.stderr
+    case.run("eval", dense(case)).exits(2).says("--suite")
+
+
+def test_list(case):
+    out = case.run("eval", "--list").exits(0).stdout
+    for name in ("nous", "openllm", "eq-bench", "mmlu", "arc_challenge", "bigbench"):
+        assert name in out
+
+
+def test_results_again_and_compared(case):
+    colours(case)
+    shown = evaluate(case).stdout
+    assert case.run("eval", "results").exits(0).stdout == shown
+    evaluate(case, out="other", model=mixture(case))
+    case.run("eval", "results", "--compare", "other").exits(0)
+    page = case.path("results/results.html").read_text()
+    assert mixture(case).name in page and dense(case).name in page
+
+
+BUILT_IN = {  # task -> an item in the shape of its data set
+    "arc_easy": {"question": "What melts?", "choices": {"text": ["ice", "fire"], "label": ["A", "B"]}, "answerKey": "A"},
+    "piqa": {"goal": "open a door", "sol1": "turn the handle", "sol2": "sing", "label": 0},
+    "boolq": {"question": "is ice cold", "passage": "Ice -- Ice is cold.", "label": 1},
+    "openbookqa": {"question_stem": "Birds can", "choices": {"text": ["fly", "read"], "label": ["A", "B"]}, "answerKey": "A"},
+    "winogrande": {"sentence": "The cup did not fit because the _ was big.", "option1": "cup", "option2": "shelf", "answer": "1"},
+    "gsm8k": {"question": "What is 1 and 1?", "answer": "1+1=2\n#### 2"},
+}
+
+
+def test_built_in_tasks_from_a_folder(case):
+    case.path("data").mkdir()
+    for task, item in BUILT_IN.items():
+        case.write(f"data/{task}.jsonl", json.dumps(item) + "\n")
+    case.run("eval", dense(case), "--tasks", ",".join(BUILT_IN), "--data", "data", "--shots", 0, "--out", "results").exits(0)
+    found = results(case)["results"]
+    assert set(found) >= set(BUILT_IN)
+    assert "exact_match,strict-match" in found["gsm8k"] and "acc,none" in found["winogrande"]
