@@ -148,6 +148,7 @@ int64_t wanted_context(const std::vector<PreparedTasks>& all) {
 
 struct OpenModel {
   std::unique_ptr<LlamaModel> model;
+  std::string name;         // "mixture"
   std::string description;  // "Q8_0, mixture.gguf"
   Json identity;            // for AnswersLog
 };
@@ -159,7 +160,7 @@ OpenModel open_model(const Arguments& a, const std::vector<PreparedTasks>& tasks
   const ModelFile file = prepare_model(source, a.inference, wish, reporter);
   int64_t context = file.need.request_context;
   if (a.inference.context == 0) context = std::min(context, rounded_context(wanted_context(tasks)));
-  OpenModel out;
+  OpenModel out = {.model = nullptr, .name = source.name, .description = {}, .identity = {}};
   Progress progress(reporter, "loaded", std::max<int64_t>(file.need.weights, 1));
   out.model = std::make_unique<LlamaModel>(
       TokenModelOptions{.model = file.path, .llama_flags = options.llama_flags, .context = context},
@@ -186,14 +187,13 @@ class Evaluation {
  public:
   Evaluation(const Arguments& a, const fs::path& out, const std::vector<PreparedTasks>& all,
              Reporter& reporter)
-      : a_(a),
-        reporter_(reporter),
+      : reporter_(reporter),
         open_(open_model(a, all, reporter)),
         log_(out / kAnswers, open_.identity, reporter) {}
 
   /// Asks, and writes what is known after each task: whoever ends the run has that.
   EvalReport run(const PreparedTasks& tasks, const fs::path& out, const std::vector<EvalReport>& beside) {
-    EvalReport report = {.model = a_.model,
+    EvalReport report = {.model = open_.name,
                          .model_file = open_.description,
                          .date = now(),
                          .version = std::string(kVersion),
@@ -227,7 +227,6 @@ class Evaluation {
     return result;
   }
 
-  const Arguments& a_;
   Reporter& reporter_;
   OpenModel open_;
   AnswersLog log_;

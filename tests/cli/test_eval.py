@@ -165,7 +165,7 @@ def test_results_again_and_compared(case):
     evaluate(case, out="other", model=mixture(case))
     case.run("eval", "results", "--compare", "other").exits(0)
     page = case.path("results/results.html").read_text()
-    assert mixture(case).name in page and dense(case).name in page
+    assert mixture(case).stem in page and dense(case).stem in page
 
 
 BUILT_IN = {  # task -> an item in the shape of its data set
