@@ -3,6 +3,7 @@ lm-eval's: tests/eval."""
 import json, signal, subprocess, time
 
 from harness import rows
+from hub_case import a_hub
 from test_chat import FAMILY, dense, mixture
 
 TASK = """\
@@ -186,3 +187,26 @@ def test_built_in_tasks_from_a_folder(case):
     found = results(case)["results"]
     assert set(found) >= set(BUILT_IN)
     assert "exact_match,strict-match" in found["gsm8k"] and "acc,none" in found["winogrande"]
+
+
+def test_data_set_of_the_hub(case):
+    """Fetched once, its commit is in the results; one that needs a login is a sentence with the task's name."""
+    repo = "datasets/tester/colours"
+    items = "".join(json.dumps({"thing": thing, "colour": colour}) + "\n" for thing, colour in THINGS).encode()
+    case.write("colours.yaml", TASK.replace("data_files: colours.jsonl", "dataset_path: tester/colours\ntest_split: test"))
+    with a_hub(case, {"data/train.jsonl": b'{"thing": "tar"}\n', "data/test.jsonl": items}, repo=repo) as hub:
+        evaluate(case)
+        first = results(case)
+        assert first["n-samples"]["colours"]["original"] == 4
+        assert hub.head(repo) in json.dumps(first)
+        hub.meta(repo, gated=True)
+        case.environment["HF_HUB_OFFLINE"] = "1"
+        evaluate(case, out="offline")
+        assert results(case, "offline")["results"] == first["results"]
+        del case.environment["HF_HUB_OFFLINE"]
+        case.write("colours.yaml", case.path("colours.yaml").read_text().replace("tester/colours", "tester/others"))
+        case.run("eval", dense(case), "--tasks", "colours.yaml").exits(1).says("colours is left out: ").says("there is no such data set")
+    with a_hub(case, {"data/test.jsonl": items}, repo="datasets/tester/others") as hub:
+        hub.meta("datasets/tester/others", gated=True)
+        result = case.run("eval", dense(case), "--tasks", "colours.yaml").exits(1)
+        assert "colours is left out: " in result.stderr and "the data set is gated: accept its licence at" in result.stderr
