@@ -55,8 +55,7 @@ int run(int argc, char** argv) {
   const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
   std::cerr << Json({{"load_seconds", seconds(loaded - start)},
                      {"seconds", seconds(end - loaded)},
-                     {"computed_tokens", model.tokens().computed_tokens()},
-                     {"truncated", model.truncated()}})
+                     {"computed_tokens", model.tokens().computed_tokens()}})
                    .dump()
             << "\n";
   return 0;

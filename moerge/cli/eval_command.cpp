@@ -213,17 +213,9 @@ class Evaluation {
 
  private:
   TaskResult ask_task(const TaskRun& run) {
-    LanguageModel& model = *open_.model;
-    const int64_t before = model.truncated();
-    TaskResult result = ask(model, run, log_, reporter_);
+    TaskResult result = ask(*open_.model, run, log_, reporter_);
     if (result.error && !run.error)
       reporter_.warning(fmt::format("{} has no score: {}", run.task.task, *result.error));
-    if (const int64_t cut = model.truncated() - before; cut > 0)
-      reporter_.warning(
-          fmt::format("{}: {} texts are longer than the {} tokens of the context and lost their beginning, "
-                      "as in lm-eval; "
-                      "-c N allows longer ones, as far as the model was trained with them",
-                      run.task.task, cut, model.context()));
     return result;
   }
 

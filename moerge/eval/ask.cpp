@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <span>
 
 #include "moerge/base/error.h"
@@ -15,7 +16,7 @@ namespace {
 class Asking {
  public:
   Asking(const TaskRun& run, AnswersLog& log, Reporter& reporter)
-      : run_(run), log_(log), answers_(run.items.size()), open_(run.items.size()) {
+      : run_(run), log_(log), reporter_(reporter), answers_(run.items.size()), open_(run.items.size()) {
     int64_t wanted = 0;
     for (size_t i = 0; i < run.items.size(); i++) {
       if (std::optional<ItemAnswer> known = log.find(run.task, run.items[i])) {
@@ -39,6 +40,12 @@ class Asking {
       score(model);
     log_.flush();
     progress_->finish();
+    if (!cut_.empty())
+      reporter_.warning(fmt::format(
+          "{}: longer than the {} tokens of the context, {} tokens of its beginning were left out, as "
+          "lm-eval does; so "
+          "it was with {} of {} items; -c N allows longer ones, as far as the model was trained with them",
+          run_.items[longest_].where, model.context(), most_lost_, cut_.size(), run_.items.size()));
   }
 
   const std::vector<ItemAnswer>& answers() const { return answers_; }
@@ -59,6 +66,7 @@ class Asking {
     }
     model.score(requests, [&](size_t index, const Loglikelihood& answer) {
       const auto [i, choice] = places[index];
+      note_length(i, answer.lost);
       answers_[i].choices[choice] = answer;
       told(i);
     });
@@ -73,9 +81,17 @@ class Asking {
       places.push_back(i);
     }
     model.generate(requests, [&](size_t index, const GeneratedText& answer) {
+      note_length(places[index], answer.lost);
       answers_[places[index]].text = answer.text;
       told(places[index]);
     });
+  }
+
+  void note_length(size_t i, int64_t lost) {
+    if (lost == 0) return;
+    if (lost > most_lost_) longest_ = i;
+    most_lost_ = std::max(most_lost_, lost);
+    cut_.insert(i);
   }
 
   void told(size_t i) {
@@ -86,9 +102,13 @@ class Asking {
 
   const TaskRun& run_;
   AnswersLog& log_;
+  Reporter& reporter_;
   std::vector<ItemAnswer> answers_;
   std::vector<size_t> open_;  // requests of an item that are not answered
   std::optional<Progress> progress_;
+  std::set<size_t> cut_;  // items that lost their beginning
+  size_t longest_ = 0;    // of them
+  int64_t most_lost_ = 0;
 };
 
 bool ends_all(const Error& error) {

@@ -18,6 +18,7 @@ struct Loglikelihood {
   double value = 0;     // sum of ln p over the continuation's tokens
   bool greedy = false;  // each of them is the most likely one
   int64_t tokens = 0;   // of the continuation
+  int64_t lost = 0;     // tokens at the beginning that the model was not shown
 };
 
 struct GenerationRequest {
@@ -29,6 +30,7 @@ struct GenerationRequest {
 struct GeneratedText {
   std::string text;    // without what ended it
   int64_t tokens = 0;  // that were generated
+  int64_t lost = 0;    // tokens at the context's beginning that the model was not shown
 };
 
 /// Told once for every request, in any order, from the thread that asked. `index`: of the request.
@@ -48,8 +50,6 @@ class LanguageModel {
   virtual void generate(std::span<const GenerationRequest> requests, const GenerationTold& told) = 0;
   /// Tokens of the longest text it can read.
   virtual int64_t context() const = 0;
-  /// Requests so far that were too long.
-  virtual int64_t truncated() const = 0;
 };
 
 }  // namespace moerge

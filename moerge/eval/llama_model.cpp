@@ -167,7 +167,7 @@ void LlamaModel::score(std::span<const LoglikelihoodRequest> requests, const Log
     add_queries(requests.subspan(begin, count), std::span(queries).subspan(begin, count));
   });
   const auto longest = static_cast<size_t>(model_.context()) + 1;  // the last one is never read
-  std::vector<int64_t> counts(requests.size());
+  std::vector<int64_t> counts(requests.size()), losses(requests.size());
   for (size_t i = 0; i < queries.size(); i++) {
     TokenQuery& query = queries[i];
     counts[i] = std::ssize(query.tokens) - static_cast<int64_t>(query.first);
@@ -175,10 +175,10 @@ void LlamaModel::score(std::span<const LoglikelihoodRequest> requests, const Log
     const size_t lost = query.tokens.size() - longest;
     query.tokens.erase(query.tokens.begin(), query.tokens.begin() + static_cast<ptrdiff_t>(lost));
     query.first -= lost;
-    truncated_++;
+    losses[i] = static_cast<int64_t>(lost);
   }
   model_.score(queries, [&](size_t i, const TokenScore& score) {
-    told(i, {.value = score.value, .greedy = score.greedy, .tokens = counts[i]});
+    told(i, {.value = score.value, .greedy = score.greedy, .tokens = counts[i], .lost = losses[i]});
   });
 }
 
@@ -191,6 +191,7 @@ void LlamaModel::generate(std::span<const GenerationRequest> requests, const Gen
   std::vector<TokenPrompt> prompts;
   std::vector<AnswerText> answers;
   std::vector<const std::vector<size_t>*> askers;
+  std::vector<int64_t> losses;
   for (const auto& [key, indices] : equal) {
     const GenerationRequest& request = requests[indices[0]];
     const int64_t room = model_.context() - request.max_tokens;
@@ -200,10 +201,9 @@ void LlamaModel::generate(std::span<const GenerationRequest> requests, const Gen
            request.max_tokens, model_.context());
     TokenPrompt prompt{encode(request.context), request.max_tokens};
     if (prompt.tokens.empty()) prompt.tokens.push_back(prefix_token());
-    if (std::ssize(prompt.tokens) > room) {
-      prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.end() - room);
-      truncated_ += std::ssize(indices);
-    }
+    const int64_t lost = std::max<int64_t>(0, std::ssize(prompt.tokens) - room);
+    prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.begin() + lost);
+    losses.push_back(lost);
     prompts.push_back(std::move(prompt));
     answers.emplace_back(request.until);
     askers.push_back(&indices);
@@ -211,7 +211,8 @@ void LlamaModel::generate(std::span<const GenerationRequest> requests, const Gen
   std::vector<int64_t> left;
   for (const TokenPrompt& prompt : prompts) left.push_back(prompt.max_tokens);
   const auto tell = [&](size_t i) {
-    const GeneratedText text = answers[i].text();
+    GeneratedText text = answers[i].text();
+    text.lost = losses[i];
     for (const size_t index : *askers[i]) told(index, text);
   };
   for (size_t i = 0; i < prompts.size(); i++)

@@ -26,7 +26,6 @@ class LlamaModel final : public LanguageModel {
   /// U+FFFD. Throws unsupported where max_tokens leave no room for a context.
   void generate(std::span<const GenerationRequest> requests, const GenerationTold& told) override;
   int64_t context() const override { return model_.context(); }
-  int64_t truncated() const override { return truncated_; }
 
   const TokenModel& tokens() const { return model_; }
 
@@ -36,7 +35,6 @@ class LlamaModel final : public LanguageModel {
   void add_queries(std::span<const LoglikelihoodRequest> requests, std::span<TokenQuery> queries) const;
 
   TokenModel model_;
-  int64_t truncated_ = 0;
 };
 
 }  // namespace moerge

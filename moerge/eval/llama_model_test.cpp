@@ -117,7 +117,6 @@ TEST(LlamaModel, TokensOfContextAndContinuationTogether) {
   f.expect_tokens("Q: ", "a", {kQ, kColon}, {kSpaceA});  // the space is the continuation's
   f.expect_tokens("Q:\n ", "a", {kQ, kColon}, {kLine, kSpaceA});
   f.expect_tokens("<s>Q", "a", {kBos, kQ}, {kA});
-  EXPECT_EQ(f.model.truncated(), 0);
 }
 
 TEST(LlamaModel, BeginningOfSequence) {
@@ -139,11 +138,13 @@ TEST(LlamaModel, LongTextsLoseTheirBeginning) {
   Fixture f;
   const std::string context(100, 'c');
   f.expect_tokens(context, "de", Tokens(kContext - 1, kC), {kD, kE});
-  EXPECT_EQ(f.model.truncated(), 1);
   f.expect_tokens(std::string(kContext - 1, 'c'), "de", Tokens(kContext - 1, kC), {kD, kE});  // just fits
-  EXPECT_EQ(f.model.truncated(), 1);
-  f.score({{context, "d"}, {context, "e"}, {"c", "d"}});
-  EXPECT_EQ(f.model.truncated(), 3);
+  const auto answers =
+      f.score({{context, "de"}, {context, "e"}, {"c", "d"}, {std::string(kContext - 1, 'c'), "de"}});
+  EXPECT_EQ(answers[0].lost, 101 - kContext);
+  EXPECT_EQ(answers[1].lost, 100 - kContext);
+  EXPECT_EQ(answers[2].lost, 0);
+  EXPECT_EQ(answers[3].lost, 0);
   f.expect_tokens("d", std::string(kContext, 'c'), {kD}, Tokens(kContext, kC));
   const std::string message = f.refusal({{"d", std::string(kContext + 1, 'c')}});
   EXPECT_NE(message.find("a continuation of 65 tokens"), std::string::npos) << message;
@@ -238,7 +239,8 @@ TEST(LlamaModel, LongQuestionsLeaveRoomForTheAnswer) {
   const auto answers = f.generate({{.context = std::string(200, 'c'), .until = {}, .max_tokens = 10},
                                    {.context = "", .until = {}, .max_tokens = 1}});
   EXPECT_EQ(answers[0].text, "ababababab");
-  EXPECT_EQ(f.model.truncated(), 1);
+  EXPECT_EQ(answers[0].lost, 200 - (kContext - 10));
+  EXPECT_EQ(answers[1].lost, 0);
   EXPECT_THROW(f.generate({{.context = "c", .until = {}, .max_tokens = kContext}}), Error);
 }
 

@@ -143,7 +143,7 @@ def test_one_bad_task_does_not_stop_the_others(case):
 
 def test_long_texts_are_cut_and_told(case):
     colours(case, items=[json.dumps({"thing": "a long story " * 200, "colour": "red"})])
-    evaluate(case, "-c", 64).says("longer than the 64 tokens")
+    evaluate(case, "-c", 64).says("colours, item 0 (colours.jsonl:1): longer than the 64 tokens").says("with 1 of 1 items")
 
 
 def test_unknown_names(case):
