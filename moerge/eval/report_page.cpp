@@ -20,7 +20,8 @@ namespace {
 constexpr std::string_view kBeginning = "<!doctype html>\n<!-- moerge eval -->\n";
 constexpr size_t kManyTasks = 24;  // of a group; they are folded
 
-// Okabe and Ito's colours, told apart by colour-blind readers, without yellow, and grey for their black.
+// Okabe and Ito's colours, told apart by colour-blind readers, a violet for their
+// yellow, which is faint on a light page, and grey for their black.
 // https://jfly.uni-koeln.de/color/ The second eight are the same, half as strong.
 constexpr std::array kColours = {"#0072b2", "#e69f00", "#009e73", "#cc79a7",
                                  "#56b4e9", "#d55e00", "#999999", "#7b61c4"};
