@@ -18,7 +18,7 @@
 #include "moerge/base/parallel.h"
 #include "moerge/engine/decoder.h"
 #include "moerge/engine/llama_log.h"
-#include "moerge/formats/gguf.h"
+#include "moerge/engine/model_file_check.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -193,19 +193,8 @@ bool keep_loading(float, void*) {
   }
 }
 
-// llama.cpp's own reading is less strict and its messages are for its developers.
-void check_file(const fs::path& file) {
-  const MappedFile mapped(file);
-  const GgufHeader header = parse_gguf(mapped.bytes(), file.string());
-  const std::string* type = header.metadata.string("general.type");
-  if (type && *type != "model")
-    fail(ErrorKind::input, "{}: a GGUF file of type \"{}\", expected a model", file.string(), *type);
-  if (!header.metadata.string("general.architecture"))
-    fail(ErrorKind::input, "{}: \"general.architecture\" is missing, so this is no model", file.string());
-}
-
 llama_model_ptr load_model(const fs::path& file, const std::string& device_name, LlamaLog& log) {
-  check_file(file);
+  check_model_file(file);
   // Checked before by check_device.
   ggml_backend_dev_t device = device_name == "gpu"   ? ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU)
                               : device_name == "cpu" ? nullptr

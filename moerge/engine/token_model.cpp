@@ -22,7 +22,7 @@
 #include "moerge/base/progress.h"
 #include "moerge/engine/llama_log.h"
 #include "moerge/engine/log_softmax.h"
-#include "moerge/formats/gguf.h"
+#include "moerge/engine/model_file_check.h"
 
 namespace moerge {
 namespace {
@@ -63,17 +63,6 @@ common_params parse_flags(const TokenModelOptions& options) {
          "adapters and control vectors are not applied here: put a LoRA adapter into the "
          "model first (\"model+adapter\" in an MoE YAML)");
   return params;
-}
-
-// llama.cpp's own reading is less strict and its messages are for its developers.
-void check_file(const std::filesystem::path& file) {
-  const MappedFile mapped(file);
-  const GgufHeader header = parse_gguf(mapped.bytes(), file.string());
-  const std::string* type = header.metadata.string("general.type");
-  if (type && *type != "model")
-    fail(ErrorKind::input, "{}: a GGUF file of type \"{}\", expected a model", file.string(), *type);
-  if (!header.metadata.string("general.architecture"))
-    fail(ErrorKind::input, "{}: \"general.architecture\" is missing, so this is no model", file.string());
 }
 
 struct Loading {
@@ -219,7 +208,7 @@ void TokenModel::State::guard(const std::function<void(LlamaLog&)>& work) const 
 }
 
 void TokenModel::State::load(std::function<void(double)> progress) {
-  check_file(options.model);
+  check_model_file(options.model);
   params = parse_flags(options);
   guard([&](LlamaLog& log) {
     llama_backend_init();

@@ -317,12 +317,7 @@ def tokenizer_files():
 
 
 def sentencepiece():
-    def varint(value):
-        out = bytearray()
-        while value > 127:
-            out.append(value & 127 | 128)
-            value >>= 7
-        return bytes(out + bytes([value]))
+    varint = tiny_parquet.varint
 
     def field(number, content):
         return varint(number << 3 | 2) + varint(len(content)) + content
