@@ -1,6 +1,6 @@
 #pragma once
-// Regular expressions of task files, run by Rust's regex crate (https://docs.rs/regex): in linear time,
-// whoever wrote pattern and text. \w, \d and \s know Unicode, as in Python.
+// Regular expressions of task files, run by Rust's regex crate (https://github.com/rust-lang/regex): in
+// linear time, whoever wrote pattern and text. \w, \d and \s know Unicode, as in Python.
 
 #include <cstddef>
 #include <memory>
