@@ -131,11 +131,13 @@ class Writer {
          files_.folder.string());
   }
 
-  // Llama 2's and its like: pieces with U+2581 for a space, and a token for every byte.
+  // Llama 2's and its like: pieces with U+2581 for a space, and a token for every byte. transformers 5.17 and
+  // before claim that also of byte-level tokens that they read from a GGUF, which have none of these.
   bool has_byte_fallback() const {
     const Json& model = member(files_.tokenizer, "model");
     return member(model, "type") == "BPE" && member(model, "byte_fallback") == true &&
-           member(member(files_.tokenizer, "decoder"), "type") == "Sequence";
+           member(member(files_.tokenizer, "decoder"), "type") == "Sequence" &&
+           !read_pre_tokenizer(files_.tokenizer).byte_level;
   }
 
   void write_sentencepiece() {

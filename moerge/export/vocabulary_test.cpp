@@ -359,6 +359,25 @@ TEST(Vocabulary, ByteFallbackWithoutScores) {
   EXPECT_EQ(model.token(274), "[PAD274]");
 }
 
+TEST(Vocabulary, ByteLevelThatClaimsAByteFallback) {  // as transformers 5.17 writes what it read from a GGUF
+  Json tokenizer = testing::byte_level_tokenizer(byte_level());
+  Model plain(tokenizer);
+  plain.run();
+  tokenizer["normalizer"] = {{"type", "Sequence"}, {"normalizers", Json::array()}};
+  tokenizer["decoder"] = {{"type", "Sequence"},
+                          {"decoders",
+                           {{{"type", "ByteFallback"}},
+                            {{"type", "Fuse"}},
+                            {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}}}}};
+  tokenizer["model"]["byte_fallback"] = true;
+  Model claims(tokenizer);
+  claims.run();
+  EXPECT_EQ(*claims.metadata.string("tokenizer.ggml.model"), "gpt2");
+  EXPECT_EQ(*claims.metadata.string("tokenizer.ggml.pre"), *plain.metadata.string("tokenizer.ggml.pre"));
+  EXPECT_EQ(claims.size(), plain.size());
+  EXPECT_TRUE(claims.warnings.empty()) << claims.warnings.front();
+}
+
 TEST(Vocabulary, WhichFileCounts) {
   const std::string pieces = testing::sentencepiece_bytes(testing::tiny_pieces());
   const Json bytes = testing::byte_level_tokenizer(byte_level());
