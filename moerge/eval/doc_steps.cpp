@@ -116,7 +116,8 @@ Json DocSteps::apply(const Document& document) {
     fail(ErrorKind::input, "{}: an item should be an object with members, found {}", document.where,
          document.members.type_name());
   Json doc = document.members;
-  for (const auto& [step, value, pattern] : steps_) {
+  for (const Step& made : steps_) {
+    const DocStep& step = made.step;
     const auto place = [&] { return fmt::format("{}: {}", document.where, name_of(step)); };
     const auto change = [&](const std::function<std::string(const std::string&)>& how) {
       change_texts(member_of(doc, step.member, place()), step.member, place(), how);
@@ -124,7 +125,7 @@ Json DocSteps::apply(const Document& document) {
     using enum DocStep::Kind;
     switch (step.kind) {
       case set:
-        doc[step.member] = templates_.value(value, doc, document.where);
+        doc[step.member] = templates_.value(made.value, doc, document.where);
         break;
       case strip:
         change([](const std::string& text) { return std::string(stripped(text)); });
@@ -136,7 +137,7 @@ Json DocSteps::apply(const Document& document) {
         change([&](const std::string& text) { return replaced(text, step.text, step.by); });
         break;
       case remove:
-        change([&](const std::string& text) { return pattern[0].replace_all(text, ""); });
+        change([&](const std::string& text) { return made.pattern[0].replace_all(text, ""); });
         break;
       case permute:
         moerge::permute(member_of(doc, step.member, place()), step.seed, step.member, place());
@@ -146,7 +147,7 @@ Json DocSteps::apply(const Document& document) {
             paired(member_of(doc, step.text, place()), member_of(doc, step.by, place()), place());
         break;
       case keep: {
-        const Json kept = templates_.value(value, doc, document.where);
+        const Json kept = templates_.value(made.value, doc, document.where);
         if (!kept.is_boolean())
           fail(ErrorKind::input, "{}: should be true or false, found {}", place(), kept.type_name());
         if (!kept.get<bool>()) return nullptr;
