@@ -20,6 +20,7 @@
 #include "moerge/base/interrupt.h"
 #include "moerge/base/parallel.h"
 #include "moerge/base/progress.h"
+#include "moerge/engine/expert_names.h"
 #include "moerge/engine/llama_log.h"
 #include "moerge/engine/log_softmax.h"
 #include "moerge/engine/model_file_check.h"
@@ -299,6 +300,11 @@ TokenModel::~TokenModel() {
 int64_t TokenModel::context() const { return state_->longest; }
 int TokenModel::threads() const { return state_->threads(); }
 int64_t TokenModel::computed_tokens() const { return state_->computed; }
+
+int64_t TokenModel::experts() const { return static_cast<int64_t>(state_->counter.experts); }
+std::vector<std::string> TokenModel::expert_names() const {
+  return moerge::expert_names(state_->model.get(), experts());
+}
 
 std::vector<ExpertLoad> TokenModel::expert_loads() const {
   std::vector<ExpertLoad> loads;

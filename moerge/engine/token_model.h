@@ -77,6 +77,9 @@ class TokenModel {
   /// several texts begin with is computed once, and the last layer computes only tokens whose logits are
   /// needed. Empty for a dense model.
   std::vector<ExpertLoad> expert_loads() const;
+  int64_t experts() const;  // of a layer; 0: a dense model
+  /// As in expert_names().
+  std::vector<std::string> expert_names() const;
   /// Computed so far.
   int64_t computed_tokens() const;
 

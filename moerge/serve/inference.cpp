@@ -19,6 +19,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/progress.h"
 #include "moerge/engine/chat_format.h"
+#include "moerge/engine/expert_names.h"
 #include "moerge/engine/llama_log.h"
 #include "moerge/formats/gguf_files.h"
 #include "moerge/serve/inference_state.h"
@@ -85,24 +86,6 @@ int64_t model_number(const llama_model* model, const std::string& key) {
   int64_t number = 0;
   std::from_chars(value, value + std::string_view(value).size(), number);
   return number;
-}
-
-std::string model_text(const llama_model* model, const std::string& key) {
-  std::string value(1024, '\0');
-  const int32_t size = llama_model_meta_val_str(model, key.c_str(), value.data(), value.size());
-  if (size < 0) return "";
-  value.resize(std::min(static_cast<size_t>(size), value.size() - 1));
-  return value;
-}
-
-// Not the model card's base models: those are in the order of the alphabet, each once.
-std::vector<std::string> expert_names(const llama_model* model, int64_t experts) {
-  std::vector<std::string> names;
-  for (int64_t i = 0; i < experts; i++) {
-    names.push_back(model_text(model, fmt::format("moerge.expert.{}.name", i)));
-    if (names.back().empty()) return {};
-  }
-  return names;
 }
 
 void ignore_log(ggml_log_level, const char*, void*) {}
