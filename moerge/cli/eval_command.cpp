@@ -37,7 +37,7 @@ struct Arguments {
   int64_t shots = -1;
   std::vector<std::string> beside;
   InferenceFlags inference;
-  bool list = false, json = false, quiet = false;
+  bool list = false, json = false, quiet = false, routing = false;
 };
 
 void add_flags(CLI::App& app, Arguments& a) {
@@ -67,6 +67,9 @@ void add_flags(CLI::App& app, Arguments& a) {
       ->group(what);
   app.add_flag("--as-published", a.wish.as_published,
                "with the known faults of the harnesses that published scores are from (docs/eval.md)")
+      ->group(what);
+  app.add_flag("--routing", a.routing,
+               "also count where the routers of a mixture send each task: by expert and layer")
       ->group(what);
   const char* const files = "Results";
   app.add_option(
@@ -163,13 +166,18 @@ OpenModel open_model(const Arguments& a, const std::vector<PreparedTasks>& tasks
   OpenModel out = {.model = nullptr, .name = source.name, .description = {}, .identity = {}};
   Progress progress(reporter, "loaded", std::max<int64_t>(file.need.weights, 1));
   out.model = std::make_unique<LlamaModel>(
-      TokenModelOptions{.model = file.path, .llama_flags = options.llama_flags, .context = context},
+      TokenModelOptions{.model = file.path,
+                        .llama_flags = options.llama_flags,
+                        .context = context,
+                        .count_experts = a.routing},
       [&, done = int64_t{0}](double share) mutable {
         const auto loaded = static_cast<int64_t>(share * static_cast<double>(file.need.weights));
         if (loaded > done) progress.add(loaded - std::exchange(done, loaded));
       });
   out.description =
       fmt::format("{}{}{}", file.type, file.type.empty() ? "" : ", ", file.path.filename().string());
+  if (a.routing && out.model->tokens().experts() == 0)
+    reporter.warning(fmt::format("--routing: {} is no mixture of experts, nothing is counted", source.name));
   const FileStamp stamp = File::open_read(file.path).stamp();
   out.identity = {{"file", fs::absolute(file.path).string()},
                   {"bytes", stamp.bytes},
@@ -188,6 +196,7 @@ class Evaluation {
   Evaluation(const Arguments& a, const fs::path& out, const std::vector<PreparedTasks>& all,
              Reporter& reporter)
       : reporter_(reporter),
+        counts_(a.routing),
         open_(open_model(a, all, reporter)),
         log_(out / kAnswers, open_.identity, reporter) {}
 
@@ -197,6 +206,7 @@ class Evaluation {
                          .model_file = open_.description,
                          .date = now(),
                          .version = std::string(kVersion),
+                         .expert_names = open_.model->expert_names(),
                          .tasks = {},
                          .suites = {}};
     const auto start = std::chrono::steady_clock::now();
@@ -216,10 +226,17 @@ class Evaluation {
     TaskResult result = ask(*open_.model, run, log_, reporter_);
     if (result.error && !run.error)
       reporter_.warning(fmt::format("{} has no score: {}", run.task.task, *result.error));
+    const int64_t routed = result.routing ? result.routing->items : 0;
+    if (counts_ && open_.model->tokens().experts() > 0 && !result.error && routed < result.items)
+      reporter_.warning(
+          fmt::format("{}: routing of {} of {} items; the others were answered before without --routing, "
+                      "another folder (--out) counts all",
+                      run.task.task, routed, result.items));
     return result;
   }
 
   Reporter& reporter_;
+  bool counts_;  // where tokens are routed
   OpenModel open_;
   AnswersLog log_;
 };

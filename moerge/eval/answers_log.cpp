@@ -59,6 +59,10 @@ AnswersLog::AnswersLog(const std::filesystem::path& file, const Json& model, Rep
     return;
   }
   for (const Json& entry : journal_.entries()) {
+    if (const auto run = entry.find("run");
+        run != entry.end() && run->is_string() && entry.contains("routing"))
+      if (std::optional<TaskRouting> routing = parse_routing(entry["routing"]))
+        routing_.insert_or_assign(run->get<std::string>(), std::move(*routing));
     const auto items = entry.find("items");
     if (items == entry.end() || !items->is_array()) continue;
     for (const Json& item : *items)
@@ -93,11 +97,27 @@ void AnswersLog::add(const Task& task, const EvalItem& item, const ItemAnswer& a
     flush();
 }
 
+void AnswersLog::set_routing(const std::string& run, TaskRouting routing) {
+  if (routed_run_ != run) flush();
+  routing_.insert_or_assign(run, std::move(routing));
+  routed_run_ = run;
+}
+
+std::optional<TaskRouting> AnswersLog::find_routing(const std::string& run) const {
+  const auto found = routing_.find(run);
+  if (found == routing_.end()) return {};
+  return found->second;
+}
+
 void AnswersLog::flush() {
   flushed_ = std::chrono::steady_clock::now();
   if (pending_.empty()) return;
-  const Json items = std::exchange(pending_, Json::array());
-  journal_.add({{"items", items}});
+  Json entry = {{"items", std::exchange(pending_, Json::array())}};
+  if (const std::string run = std::exchange(routed_run_, ""); !run.empty()) {
+    entry["run"] = run;
+    entry["routing"] = routing_json(routing_.at(run));
+  }
+  journal_.add(entry);
 }
 
 }  // namespace moerge

@@ -12,6 +12,7 @@
 #include "moerge/base/progress.h"
 #include "moerge/eval/items.h"
 #include "moerge/eval/metrics.h"
+#include "moerge/eval/routing.h"
 #include "moerge/eval/task.h"
 #include "moerge/formats/write_journal.h"
 
@@ -36,6 +37,10 @@ class AnswersLog {
   std::optional<ItemAnswer> find(const Task& task, const EvalItem& item) const;
   /// On the disk after a few seconds, or 256 items.
   void add(const Task& task, const EvalItem& item, const ItemAnswer& answer);
+  /// Where the answers of a task, all so far, were routed; `run`: question_hash() of its first item. Written
+  /// with the answers that are added next. Counts of answers that were not logged are lost with them.
+  void set_routing(const std::string& run, TaskRouting routing);
+  std::optional<TaskRouting> find_routing(const std::string& run) const;
   void flush();
   /// Answers that were there at the beginning.
   int64_t found() const { return found_; }
@@ -44,6 +49,8 @@ class AnswersLog {
   WriteJournal journal_;
   std::map<std::string, ItemAnswer> answers_;  // by question
   Json pending_ = Json::array();
+  std::map<std::string, TaskRouting> routing_;  // by run
+  std::string routed_run_;                      // whose routing is not written yet; empty: none
   int64_t found_ = 0;
   std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
 };

@@ -15,8 +15,15 @@ namespace {
 // Items of a task on their way: each is complete when its last request is answered.
 class Asking {
  public:
-  Asking(const TaskRun& run, AnswersLog& log, Reporter& reporter)
-      : run_(run), log_(log), reporter_(reporter), answers_(run.items.size()), open_(run.items.size()) {
+  Asking(LanguageModel& model, const TaskRun& run, AnswersLog& log, Reporter& reporter)
+      : model_(model),
+        run_(run),
+        log_(log),
+        reporter_(reporter),
+        answers_(run.items.size()),
+        open_(run.items.size()),
+        loads_before_(model.expert_loads()) {
+    if (!run.items.empty()) routed_before_ = log.find_routing(question_hash(run.task, run.items[0]));
     int64_t wanted = 0;
     for (size_t i = 0; i < run.items.size(); i++) {
       if (std::optional<ItemAnswer> known = log.find(run.task, run.items[i])) {
@@ -32,12 +39,12 @@ class Asking {
     if (wanted > 0) progress_.emplace(reporter, run.task.task, wanted, Unit::items);
   }
 
-  void ask(LanguageModel& model) {
+  void ask() {
     if (!progress_) return;
     if (run_.task.output_type == OutputType::generate_until)
-      generate(model);
+      generate();
     else
-      score(model);
+      score();
     log_.flush();
     progress_->finish();
     if (!cut_.empty())
@@ -45,13 +52,20 @@ class Asking {
           "{}: longer than the {} tokens of the context, {} tokens of its beginning were left out, as "
           "lm-eval does; so "
           "it was with {} of {} items; -c N allows longer ones, as far as the model was trained with them",
-          run_.items[longest_].where, model.context(), most_lost_, cut_.size(), run_.items.size()));
+          run_.items[longest_].where, model_.context(), most_lost_, cut_.size(), run_.items.size()));
   }
 
   const std::vector<ItemAnswer>& answers() const { return answers_; }
+  /// Of this run and of those before it that counted.
+  std::optional<TaskRouting> routing() const {
+    const std::vector<ExpertLoad> loads = difference(model_.expert_loads(), loads_before_);
+    if (loads.empty() || answered_ == 0) return routed_before_;
+    const TaskRouting before = routed_before_.value_or(TaskRouting());
+    return TaskRouting{.items = before.items + answered_, .layers = sum(before.layers, loads)};
+  }
 
  private:
-  void score(LanguageModel& model) {
+  void score() {
     std::vector<LoglikelihoodRequest> requests;
     std::vector<std::pair<size_t, size_t>> places;  // item and choice
     for (size_t i = 0; i < run_.items.size(); i++) {
@@ -64,7 +78,7 @@ class Asking {
         places.emplace_back(i, choice);
       }
     }
-    model.score(requests, [&](size_t index, const Loglikelihood& answer) {
+    model_.score(requests, [&](size_t index, const Loglikelihood& answer) {
       const auto [i, choice] = places[index];
       note_length(i, answer.lost);
       answers_[i].choices[choice] = answer;
@@ -72,7 +86,7 @@ class Asking {
     });
   }
 
-  void generate(LanguageModel& model) {
+  void generate() {
     std::vector<GenerationRequest> requests;
     std::vector<size_t> places;
     for (size_t i = 0; i < run_.items.size(); i++) {
@@ -80,7 +94,7 @@ class Asking {
       requests.push_back({run_.items[i].contexts.front(), run_.task.until, run_.task.max_gen_toks});
       places.push_back(i);
     }
-    model.generate(requests, [&](size_t index, const GeneratedText& answer) {
+    model_.generate(requests, [&](size_t index, const GeneratedText& answer) {
       note_length(places[index], answer.lost);
       answers_[places[index]].text = answer.text;
       told(places[index]);
@@ -96,16 +110,23 @@ class Asking {
 
   void told(size_t i) {
     if (--open_[i] > 0) return;
+    answered_++;
+    if (std::optional<TaskRouting> routed = routing())
+      log_.set_routing(question_hash(run_.task, run_.items[0]), std::move(*routed));
     log_.add(run_.task, run_.items[i], answers_[i]);
     progress_->add(1);
   }
 
+  LanguageModel& model_;
   const TaskRun& run_;
   AnswersLog& log_;
   Reporter& reporter_;
   std::vector<ItemAnswer> answers_;
   std::vector<size_t> open_;  // requests of an item that are not answered
   std::optional<Progress> progress_;
+  std::vector<ExpertLoad> loads_before_;
+  std::optional<TaskRouting> routed_before_;
+  int64_t answered_ = 0;  // items, in this run
   std::set<size_t> cut_;  // items that lost their beginning
   size_t longest_ = 0;    // of them
   int64_t most_lost_ = 0;
@@ -128,8 +149,9 @@ TaskResult ask(LanguageModel& model, const TaskRun& run, AnswersLog& log, Report
   if (result.error) return result;
   const auto start = std::chrono::steady_clock::now();
   try {
-    Asking asking(run, log, reporter);
-    asking.ask(model);
+    Asking asking(model, run, log, reporter);
+    asking.ask();
+    result.routing = asking.routing();
     std::vector<ItemScores> scores;
     for (size_t i = 0; i < run.items.size(); i++)
       scores.push_back(score_item(run.task, run.items[i], asking.answers()[i]));

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "moerge/engine/imatrix.h"
+
 namespace moerge {
 
 struct LoglikelihoodRequest {
@@ -50,6 +52,8 @@ class LanguageModel {
   virtual void generate(std::span<const GenerationRequest> requests, const GenerationTold& told) = 0;
   /// Tokens of the longest text it can read.
   virtual int64_t context() const = 0;
+  /// Where its routers sent the tokens that it has computed; empty for a dense model, and when nobody counts.
+  virtual std::vector<ExpertLoad> expert_loads() const { return {}; }
 };
 
 }  // namespace moerge

@@ -105,6 +105,12 @@ class AnswerText {
 LlamaModel::LlamaModel(const TokenModelOptions& options, std::function<void(double)> progress)
     : model_(options, std::move(progress)) {}
 
+std::vector<std::string> LlamaModel::expert_names() const {
+  std::vector<std::string> names = model_.expert_names();
+  for (std::string& name : names) name = as_utf8(name);
+  return names;
+}
+
 std::vector<int32_t> LlamaModel::encode(std::string_view text) const {
   std::vector<int32_t> ids = model_.tokenize(text);
   const int32_t bos = model_.bos();

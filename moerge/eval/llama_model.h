@@ -26,6 +26,9 @@ class LlamaModel final : public LanguageModel {
   /// U+FFFD. Throws unsupported where max_tokens leave no room for a context.
   void generate(std::span<const GenerationRequest> requests, const GenerationTold& told) override;
   int64_t context() const override { return model_.context(); }
+  std::vector<ExpertLoad> expert_loads() const override { return model_.expert_loads(); }
+  /// As in the file, or none.
+  std::vector<std::string> expert_names() const;
 
   const TokenModel& tokens() const { return model_; }
 

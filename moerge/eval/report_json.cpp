@@ -179,6 +179,7 @@ Json tasks_of(const EvalReport& report) {
     Json entry = {{"task", result.task.task}, {"seconds", result.seconds}};
     if (!result.data_revision.empty()) entry["data_revision"] = result.data_revision;
     if (result.error) entry["error"] = *result.error;
+    if (result.routing) entry["routing"] = routing_json(*result.routing);
     for (const MetricScore& score : result.scores)
       if (!score.failed.empty())
         entry["failed"].push_back({{"metric", score.metric},
@@ -248,6 +249,7 @@ Json report_json(const EvalReport& report) {
       {"version", report.version}, {"model_file", report.model_file}, {"model_sha256", report.model_sha256},
       {"date", report.date},       {"seconds", report.seconds},       {"suites", suites_of(report)},
       {"tasks", tasks_of(report)}};
+  if (!report.expert_names.empty()) out["moerge"]["expert_names"] = report.expert_names;
   return out;
 }
 

@@ -135,6 +135,45 @@ std::string group_part(const GroupResult& group, const EvalReport& report) {
   return group.note.empty() ? out : out + cell(group.note) + "\n\n";
 }
 
+// Where the routers of a mixture sent each task: a column for each expert, or the most chosen of many.
+std::string routing_part(const EvalReport& report) {
+  std::vector<const TaskResult*> routed;
+  int64_t experts = 0;
+  size_t layers = 0;
+  for (const TaskResult& result : report.tasks)
+    if (result.routing) {
+      routed.push_back(&result);
+      experts = std::max(experts, result.routing->experts());
+      layers = std::max(layers, result.routing->layers.size());
+    }
+  if (routed.empty()) return "";
+  const bool few = experts <= kMaxShownExperts;
+  std::vector<std::string> columns = {"Task", "Items"};
+  if (few)
+    for (int64_t expert = 0; expert < experts; expert++)
+      columns.push_back(cell(expert_label(expert, report.expert_names)));
+  else
+    columns.insert(columns.end(), {"Never chosen", "Most chosen"});
+  Table table(std::move(columns), 1);
+  for (const TaskResult* result : routed) {
+    std::vector<std::string> row = {cell(result->task.task), fmt::format("{}", result->routing->items)};
+    if (few) {
+      std::vector<double> shares = expert_shares(*result->routing);
+      shares.resize(static_cast<size_t>(experts));
+      for (const double share : shares) row.push_back(fmt::format("{:.1f}", share));
+    } else {
+      row.push_back(fmt::format("{} of {}", never_chosen(*result->routing),
+                                experts * std::ssize(result->routing->layers)));
+      row.push_back(cell(most_chosen(*result->routing, report.expert_names)));
+    }
+    table.add(std::move(row));
+  }
+  return fmt::format(
+      "### Routing\n\nShares of the routers' choices in percent, the mean over {} {}; a router without "
+      "preferences gives each of the {} experts {:.1f}.\n\n{}",
+      layers, layers == 1 ? "layer" : "layers", experts, 100.0 / static_cast<double>(experts), table.text());
+}
+
 std::string elapsed(double seconds) {
   const auto all = static_cast<int64_t>(std::max(0.0, seconds) + 0.5);
   return fmt::format("{:02}:{:02}:{:02}", all / 3600, all / 60 % 60, all % 60);
@@ -168,7 +207,7 @@ std::string report_markdown(const EvalReport& report) {
       parts += "### Other tasks\n\n";
     parts += task_table(others);
   }
-  return out + parts + fmt::format("Elapsed time: {}\n", elapsed(report.seconds));
+  return out + parts + routing_part(report) + fmt::format("Elapsed time: {}\n", elapsed(report.seconds));
 }
 
 }  // namespace moerge

@@ -51,6 +51,7 @@ p { margin: .3rem 0 .6rem; overflow-wrap: anywhere; }
 .bar span { font-variant-numeric: tabular-nums; font-size: .87rem; white-space: nowrap; }
 .total .what { font-weight: 700; }
 .track { fill: var(--box); }
+.named span { margin-right: 1.2rem; white-space: nowrap; }
 .range { stroke: var(--text); stroke-width: 1.3; fill: none; vector-effect: non-scaling-stroke; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
@@ -116,7 +117,7 @@ class Page {
     if (!others.empty())
       out += fmt::format("<section>\n<h2>{}</h2>\n{}</section>\n", suites_.empty() ? "Tasks" : "Other tasks",
                          task_rows(others));
-    return out + problems() + table() + "</main>\n</body>\n</html>\n";
+    return out + problems() + routing() + table() + "</main>\n</body>\n</html>\n";
   }
 
  private:
@@ -307,6 +308,53 @@ class Page {
           if (!score.failed.empty()) add(report, result, score.failed);
       }
     return out.empty() ? out : "<section>\n<h2>Without a score</h2>\n" + out + "</section>\n";
+  }
+
+  // A bar for each task, cut in the shares of the experts.
+  std::string routing() const {
+    std::string out;
+    for (const EvalReport& report : reports_) {
+      int64_t experts = 0;
+      std::string rows;
+      for (const TaskResult& result : report.tasks) {
+        if (!result.routing) continue;
+        experts = std::max(experts, result.routing->experts());
+        rows += routing_row(report, result);
+      }
+      if (rows.empty()) continue;
+      std::string names;
+      if (experts <= kMaxShownExperts)
+        for (int64_t expert = 0; expert < experts; expert++)
+          names += fmt::format("<span>{}{}</span> ", swatch(static_cast<size_t>(expert)),
+                               html_text(expert_label(expert, report.expert_names)));
+      out += fmt::format("<h3>{}</h3>\n<p class=\"named\">{}</p>\n{}", html_text(report.model), names, rows);
+    }
+    return out.empty() ? out
+                       : "<section>\n<h2>Routing</h2>\n<p class=\"soft\">Shares of the routers' choices that "
+                         "each expert got, the mean over the layers.</p>\n" +
+                             out + "</section>\n";
+  }
+
+  static std::string routing_row(const EvalReport& report, const TaskResult& result) {
+    const std::string name =
+        fmt::format("<div class=\"row\"><div class=\"what\">{}<small>{} items</small></div>",
+                    html_text(result.task.task), result.routing->items);
+    if (result.routing->experts() > kMaxShownExperts)
+      return fmt::format("{}<div>{}</div></div>\n", name,
+                         html_text(most_chosen(*result.routing, report.expert_names)));
+    const std::vector<double> shares = expert_shares(*result.routing);
+    std::string parts, said;
+    double from = 0;
+    for (size_t expert = 0; expert < shares.size(); expert++) {
+      parts += fmt::format("<rect class=\"c{}\" x=\"{:.2f}\" width=\"{:.2f}\" height=\"8\"/>", expert, from,
+                           shares[expert]);
+      said += fmt::format("{}{:.0f}", expert ? " / " : "", shares[expert]);
+      from += shares[expert];
+    }
+    return fmt::format(
+        "{}<div class=\"bar\" title=\"{}\"><svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" "
+        "aria-hidden=\"true\">{}</svg><span>{}</span></div></div>\n",
+        name, said, parts, shares.size() <= 4 ? said : "");
   }
 
   static std::optional<size_t> best_of(const Row& row) {

@@ -160,6 +160,10 @@ class Reader {
     if (const Json* suites = member(own, "suites");
         suites && suites->is_array() && suites->size() <= kMaxTasks)
       for (const Json& suite : *suites) report.suites.push_back(read_suite(suite));
+    if (const Json* names = member(own, "expert_names");
+        names && names->is_array() && names->size() <= kMaxTasks)
+      for (const Json& name : *names)
+        report.expert_names.push_back(name.is_string() ? name.get<std::string>() : "");
   }
 
   // Tasks without a score are in no "results": they get their places back.
@@ -188,6 +192,7 @@ class Reader {
     found->seconds = number_in(&own, "seconds").value_or(0);
     found->data_revision = text_in(&own, "data_revision");
     if (const std::string error = text_in(&own, "error"); !error.empty()) found->error = error;
+    if (const Json* routing = member(own, "routing")) found->routing = parse_routing(*routing);
     const Json* failed = member(own, "failed");
     if (!failed || !failed->is_array() || failed->size() > kMaxScores) return;
     for (const Json& score : *failed)

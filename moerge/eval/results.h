@@ -11,6 +11,7 @@
 
 #include "moerge/base/json.h"
 #include "moerge/eval/metrics.h"
+#include "moerge/eval/routing.h"
 #include "moerge/eval/suite.h"
 #include "moerge/eval/task.h"
 
@@ -24,6 +25,7 @@ struct TaskResult {
   std::string data_revision = {};
   double seconds = 0;
   std::optional<std::string> error = {};  // why it has no scores
+  std::optional<TaskRouting> routing = {};
 };
 
 /// A group of a suite and its score: the plain mean of its tasks' (GPT4All, say).
@@ -51,6 +53,7 @@ struct EvalReport {
   std::string model_sha256 = {};
   std::string date;     // UTC, ISO 8601
   std::string version;  // of moerge; empty: another program's report
+  std::vector<std::string> expert_names = {};
   std::vector<TaskResult> tasks = {};
   std::vector<SuiteResult> suites = {};
   double seconds = 0;

@@ -49,6 +49,30 @@ EvalReport report_of() {
   return report;
 }
 
+TEST(Reports, RoutingIsShownAndReadBack) {
+  EvalReport report = report_of();
+  report.expert_names = {"<b>code</b>", "a|b"};
+  report.tasks[1].routing = TaskRouting{.items = 50, .layers = {{0, {30, 10}}, {1, {5, 5}}}};
+  const EvalReport back = parse_report(report_json(report), "results.json");
+  ASSERT_TRUE(back.tasks[1].routing);
+  EXPECT_EQ(back.expert_names, report.expert_names);
+  const std::string table = report_markdown(back);
+  EXPECT_EQ(table, report_markdown(report));
+  EXPECT_NE(table.find("the mean over 2 layers"), std::string::npos);
+  EXPECT_NE(table.find("62.5"), std::string::npos) << table;
+  EXPECT_NE(table.find("1 a\\|b"), std::string::npos) << table;
+  const std::string page = report_page(std::span(&back, 1));
+  EXPECT_NE(page.find("<h2>Routing</h2>"), std::string::npos);
+  EXPECT_NE(page.find("0 &lt;b&gt;code"), std::string::npos);
+  EXPECT_NE(page.find("x=\"62.50\" width=\"37.50\""), std::string::npos);
+
+  report.tasks[1].routing->layers[0].tokens.assign(64, 1);  // more than there are columns for
+  const std::string many = report_markdown(report);
+  EXPECT_NE(many.find("Most chosen"), std::string::npos);
+  EXPECT_NE(report_page(std::span(&report, 1)).find("(25.8)"), std::string::npos)
+      << report_page(std::span(&report, 1));
+}
+
 TEST(Suites, PlainMeansOfPlainMeans) {
   const SuiteResult suite = report_of().suites[0];
   ASSERT_EQ(suite.groups.size(), 4u);

@@ -100,6 +100,41 @@ def test_killed_run_goes_on(case):
     assert mine == whole
 
 
+def test_routing(case):
+    colours(case)
+    model = mixture(case)
+    evaluate(case, "--routing", "--limit", 2, model=model)
+    half = results(case)["moerge"]["tasks"][0]["routing"]
+    result = evaluate(case, "--routing", model=model)
+    own = results(case)["moerge"]
+    whole = own["tasks"][0]["routing"]
+    assert (half["items"], whole["items"]) == (2, 4)
+    for before, after in zip(half["layers"], whole["layers"], strict=True):
+        assert len(after["tokens"]) == 4 and sum(after["tokens"]) > sum(before["tokens"]) > 0
+        assert all(x <= y for x, y in zip(before["tokens"], after["tokens"]))
+    # Two experts a token: every layer but the last sees all tokens that were computed.
+    choices = [sum(layer["tokens"]) for layer in whole["layers"]]
+    assert len(set(choices[:-1])) == 1 and choices[0] % 2 == 0 and choices[-1] <= choices[0], choices
+    assert own["expert_names"] == ["code", "maths", "prose", "dialogue"], own["expert_names"]
+    table = result.stdout[result.stdout.index("### Routing"):]
+    shares = [float(cell) for cell in table.splitlines()[6].split("|")[3:-1]]
+    assert "0 code" in table and len(shares) == 4 and abs(sum(shares) - 100) < 0.3, table
+    expected = [sum(100 * layer["tokens"][e] / sum(layer["tokens"]) for layer in whole["layers"]) / len(whole["layers"]) for e in range(4)]
+    assert all(abs(x - y) < 0.06 for x, y in zip(shares, expected)), (shares, expected)
+    assert "<h2>Routing</h2>" in case.path("results/results.html").read_text()
+    assert case.run("eval", "results").exits(0).stdout == result.stdout
+    assert evaluate(case, "--routing", model=model).stdout.split("Elapsed")[0] == result.stdout.split("Elapsed")[0]
+
+
+def test_routing_that_cannot_be_counted(case):
+    colours(case)
+    evaluate(case, "--routing").says("is no mixture of experts")
+    model = mixture(case)
+    evaluate(case, model=model, out="later")
+    evaluate(case, "--routing", model=model, out="later").says("routing of 0 of 4 items", "another folder (--out)")
+    assert "routing" not in results(case, "later")["moerge"]["tasks"][0]
+
+
 def test_shots_and_limit(case):
     colours(case, TASK + "num_fewshot: 1\nfewshot_split: train\n")
     for split in ("test", "train"):
