@@ -28,7 +28,7 @@ def requests(task, shots, limit):
     task.set_fewshot_seed(1234)
     if hasattr(task, "sampler") and hasattr(task.sampler, "set_rnd"):
         task.sampler.set_rnd(1234)
-    task.build_all_requests(limit=limit)
+    task.build_all_requests(limit=limit if limit >= 0 else None)
     items = {}
     for request in task.instances:
         items.setdefault(request.doc_id, []).append(request)
@@ -89,19 +89,24 @@ def bigbench_items(folder, name, limit):
         yield header, doc, sorted(doc["target_scores"])
 
 
-def bigbench(program, python, folder, name, limit):
+def bigbench_requests(python, folder, name, limit):
     documents = list(bigbench_items(folder, name, limit))
     orders = json.loads(subprocess.run([python, "-c", "import json, sys, numpy\nprint(json.dumps([[str(x) for x in numpy.random.RandomState(seed=42).permutation(k)]"
                                         " for k in json.load(sys.stdin)]))"],
                                        input=json.dumps([keys for _, _, keys in documents]), capture_output=True, text=True, check=True).stdout)
-    theirs = []
+    out = []
     for number, ((header, doc, _), choices) in enumerate(zip(documents, orders)):
         text = header.get("task_prefix", "") + header.get("example_input_prefix", "\nQ: ") + doc["input"]
         if header.get("append_choices_to_input", True):
             text += "".join(header.get("choice_prefix", "\n  choice: ") + choice for choice in choices)
         text += header.get("example_output_prefix", "\nA: ")
-        theirs.append({"index": number, "contexts": [text] * len(choices), "continuations": choices,
-                       "gold": [i for i, choice in enumerate(choices) if doc["target_scores"][choice]]})
+        out.append({"index": number, "contexts": [text] * len(choices), "continuations": choices,
+                    "gold": [i for i, choice in enumerate(choices) if doc["target_scores"][choice]]})
+    return out
+
+
+def bigbench(program, python, folder, name, limit):
+    theirs = bigbench_requests(python, folder, name, limit)
     # The file of this name in the published data is another task's.
     published = name == "tracking_shuffled_objects_three_objects"
     mine = ours(program, f"bigbench_{name}", 0, limit, folder / f"{name}.jsonl", published=published)
