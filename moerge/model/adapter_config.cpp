@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <limits>
 
@@ -59,12 +60,20 @@ bool matches_plain(std::string_view pattern, std::string_view module) {
   return true;
 }
 
+// Refers to a group by its number, which the standard library reads without looking whether it fits.
+bool refers_back(std::string_view pattern) {
+  for (size_t i = 0; i + 1 < pattern.size(); i++)
+    if (pattern[i] == '\\' && std::isdigit(static_cast<unsigned char>(pattern[++i]))) return true;
+  return false;
+}
+
 std::regex compile(const std::string& pattern, const std::string& where) {
   auto flags = std::regex::ECMAScript;
 #ifdef __GLIBCXX__
   flags |= std::regex_constants::__polynomial;
 #endif
-  if (pattern.size() > kMaxPattern || pattern.find_first_of("{\n") != std::string::npos)
+  if (pattern.size() > kMaxPattern || pattern.find_first_of("{\n") != std::string::npos ||
+      refers_back(pattern))
     fail(ErrorKind::unsupported, "{}: the pattern \"{}\" is longer or more involved than moerge reads", where,
          pattern.substr(0, kMaxPattern));
   try {

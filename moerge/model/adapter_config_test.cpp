@@ -81,6 +81,10 @@ TEST(AdapterConfig, RefusesWhatMakesNoSense) {
             std::string::npos);
   EXPECT_NE(message_of(R"(, "rank_pattern": {")" + std::string(300, '[') + R"(": 1})").find("longer"),
             std::string::npos);
+  for (const char* reference : {R"((up)_proj\\1)", R"(up_proj\\888888888888888888888888)"})
+    EXPECT_NE(message_of(std::string(", \"rank_pattern\": {\"") + reference + "\": 1}").find("more involved"),
+              std::string::npos)
+        << reference;
 }
 
 }  // namespace
