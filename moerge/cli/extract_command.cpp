@@ -15,7 +15,7 @@
 #include "moerge/cli/source_flags.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/extract.h"
-#include "moerge/moe/folder_build.h"
+#include "moerge/plan/folder_build.h"
 
 namespace moerge {
 namespace {

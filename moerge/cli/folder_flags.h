@@ -5,7 +5,7 @@
 #include <string>
 
 #include "moerge/base/parallel.h"
-#include "moerge/moe/model_folder.h"
+#include "moerge/plan/model_folder.h"
 
 namespace moerge {
 

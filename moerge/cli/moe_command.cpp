@@ -15,8 +15,8 @@
 #include "moerge/cli/moe_flags.h"
 #include "moerge/cli/source_flags.h"
 #include "moerge/moe/build.h"
-#include "moerge/moe/folder_build.h"
 #include "moerge/moe/summary.h"
+#include "moerge/plan/folder_build.h"
 
 namespace moerge {
 namespace {

@@ -8,8 +8,8 @@
 #include "moerge/cli/fetch_models.h"
 #include "moerge/engine/chat_format.h"
 #include "moerge/moe/forecast.h"
-#include "moerge/moe/model_folder.h"
 #include "moerge/moe/planned_model.h"
+#include "moerge/plan/model_folder.h"
 
 namespace moerge {
 namespace {

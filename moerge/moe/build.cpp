@@ -4,9 +4,9 @@
 
 #include "moerge/base/error.h"
 #include "moerge/moe/card.h"
-#include "moerge/moe/folder_build.h"
 #include "moerge/moe/gate_job.h"
 #include "moerge/moe/saved_gates.h"
+#include "moerge/plan/folder_build.h"
 
 namespace moerge {
 namespace {

@@ -6,8 +6,8 @@
 
 #include "moerge/base/progress.h"
 #include "moerge/model/prompt_encoder.h"
-#include "moerge/moe/model_folder.h"
 #include "moerge/moe/planner.h"
+#include "moerge/plan/model_folder.h"
 
 namespace moerge {
 

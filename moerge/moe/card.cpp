@@ -12,7 +12,7 @@
 #include "moerge/model/mixture.h"
 #include "moerge/model/tokenizer_files.h"
 #include "moerge/moe/merge_recipe.h"
-#include "moerge/moe/model_folder.h"
+#include "moerge/plan/model_folder.h"
 
 namespace moerge {
 namespace fs = std::filesystem;

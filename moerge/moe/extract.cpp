@@ -4,7 +4,7 @@
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
-#include "moerge/moe/summary.h"
+#include "moerge/plan/plan_text.h"
 
 namespace moerge {
 namespace {

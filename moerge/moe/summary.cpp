@@ -67,37 +67,6 @@ std::string describe_sharing(const MoePlan& moe, size_t shared_expert) {
                      describe_prompts(moe, moe.config.experts.size() + shared_expert));
 }
 
-Json tensors_json(const Plan& plan, const FolderLayout& layout) {
-  Json tensors = Json::array();
-  const std::vector<TensorSpec> specs = plan.specs();
-  for (const Shard& shard : layout.shards)
-    for (const size_t i : shard.tensors)
-      tensors.push_back({{"name", specs[i].name},
-                         {"dtype", std::string(info(specs[i].dtype).torch)},
-                         {"shape", specs[i].shape},
-                         {"file", shard.file},
-                         {"from", describe_sources(plan.steps[i])}});
-  return tensors;
-}
-
-Json bytes_json(const PlanTotals& totals, const FolderLayout& layout) {
-  return {{"total", totals.bytes},
-          {"shared", layout.shared},
-          {"copied", totals.copied - layout.shared},
-          {"converted", totals.converted},
-          {"computed", totals.computed}};
-}
-
-std::string written_text(const Plan& plan, const FolderLayout& layout) {
-  const PlanTotals totals = plan.totals();
-  const size_t files = layout.shards.size();
-  return fmt::format("{} in {} file{}: {}{} copied, {} converted, {} computed", human_bytes(totals.bytes),
-                     files, files == 1 ? "" : "s",
-                     layout.shared > 0 ? human_bytes(layout.shared) + " shared with the sources, " : "",
-                     human_bytes(totals.copied - layout.shared), human_bytes(totals.converted),
-                     human_bytes(totals.computed));
-}
-
 std::string plan_text(const MoePlan& moe, const FolderLayout& layout) {
   const int64_t layers = moe.models.base->config.layers;
   std::string out = fmt::format("{}: {} layers, {}, {} per token, {} parameters ({} active), {}\n",

@@ -6,7 +6,7 @@
 
 #include "moerge/base/json.h"
 #include "moerge/moe/planner.h"
-#include "moerge/plan/folder_layout.h"
+#include "moerge/plan/plan_text.h"
 
 namespace moerge {
 
@@ -15,12 +15,6 @@ std::string plan_text(const MoePlan& moe, const FolderLayout& layout);
 
 /// The same for scripts, every tensor included.
 Json plan_json(const MoePlan& moe, const FolderLayout& layout);
-
-/// Its "tensors" and "bytes": every tensor with type, shape, file and sources; bytes by how they come about.
-Json tensors_json(const Plan& plan, const FolderLayout& layout);
-Json bytes_json(const PlanTotals& totals, const FolderLayout& layout);
-/// "12 MB in 1 file: 12 MB copied, 0 B converted, 0 B computed"; first "11 MB shared, " where blocks are.
-std::string written_text(const Plan& plan, const FolderLayout& layout);
 
 /// Of one of the experts that the gate mode makes rows for (as in gate_input.experts): "5 prompts, 1
 /// negative", "no prompts", "5 prompts, 16384 tokens of text".

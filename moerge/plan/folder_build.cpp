@@ -1,4 +1,4 @@
-#include "moerge/moe/folder_build.h"
+#include "moerge/plan/folder_build.h"
 
 #include <fmt/format.h>
 

@@ -11,8 +11,8 @@
 #include "moerge/base/output_folder.h"
 #include "moerge/formats/sink.h"
 #include "moerge/formats/write_journal.h"
-#include "moerge/moe/model_folder.h"
 #include "moerge/plan/folder_layout.h"
+#include "moerge/plan/model_folder.h"
 #include "moerge/plan/source_watch.h"
 
 namespace moerge {

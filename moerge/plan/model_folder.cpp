@@ -1,4 +1,4 @@
-#include "moerge/moe/model_folder.h"
+#include "moerge/plan/model_folder.h"
 
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
