@@ -48,9 +48,8 @@ bool ends_all(const Error& error) { return error.kind() == ErrorKind::interrupte
 void prepare(TaskRun& run, DataSource& source, int64_t limit) {
   try {
     const TaskDocuments documents = source.load(run.task, run.shots);
-    run.all_items = std::ssize(documents.test);
     run.data_revision = documents.revision;
-    run.items = make_items(run.task, documents, run.shots, limit);
+    run.items = make_items(run.task, documents, run.shots, limit, &run.all_items);
     if (run.items.empty()) fail(ErrorKind::input, "{}: the data set has no items", run.task.task);
   } catch (const Error& error) {
     if (ends_all(error)) throw;

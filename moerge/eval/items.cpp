@@ -46,12 +46,12 @@ class ItemMaker {
     templates_.start(task.task);
   }
 
-  std::vector<EvalItem> make(int64_t limit) {
+  std::vector<EvalItem> make(int64_t limit, int64_t* all) {
     prepare_shots();
     std::vector<EvalItem> out;
     int64_t bytes = 0;
-    for (size_t i = 0; i < documents_.test.size(); i++) {
-      if (limit >= 0 && std::ssize(out) >= limit) break;
+    const auto full = [&] { return limit >= 0 && std::ssize(out) >= limit; };
+    for (size_t i = 0; i < documents_.test.size() && !full(); i++) {
       check_interrupted();
       const Document& document = documents_.test[i];
       Json doc = steps_.apply(document);
@@ -66,10 +66,20 @@ class ItemMaker {
       out.push_back(std::move(item));
     }
     if (out.empty() && limit != 0) fail(ErrorKind::input, "{}: the data set has no items", task_.task);
+    if (all) *all = full() ? count_all() : std::ssize(out);
     return out;
   }
 
  private:
+  // Without those that the task leaves out, as lm-eval counts them.
+  int64_t count_all() {
+    if (!steps_.selects()) return std::ssize(documents_.test);
+    return std::ranges::count_if(documents_.test, [&](const Document& document) {
+      check_interrupted();
+      return !steps_.apply(document).is_null();
+    });
+  }
+
   // ------------------------------------------------------------------------------------------ one item
 
   EvalItem make_item(const Document& document, Json doc) {
@@ -323,8 +333,8 @@ class ItemMaker {
 }  // namespace
 
 std::vector<EvalItem> make_items(const Task& task, const TaskDocuments& documents, int64_t shots,
-                                 int64_t limit) {
-  return ItemMaker(task, documents, shots).make(limit);
+                                 int64_t limit, int64_t* all) {
+  return ItemMaker(task, documents, shots).make(limit, all);
 }
 
 }  // namespace moerge

@@ -39,8 +39,8 @@ struct EvalItem {
 /// chooses them: Python's random.Random(1234).sample for one document after the other, an example that is the
 /// document itself left out; or the first of the split. Templates run in a process of their own. Throws input
 /// naming task and item: a template that fails or finds nothing, an item without an answer, an answer that is
-/// no choice, more shots than there are examples.
+/// no choice, more shots than there are examples. `all`: how many there are without the limit.
 std::vector<EvalItem> make_items(const Task& task, const TaskDocuments& documents, int64_t shots,
-                                 int64_t limit);
+                                 int64_t limit, int64_t* all = nullptr);
 
 }  // namespace moerge

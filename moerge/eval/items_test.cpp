@@ -145,14 +145,21 @@ TEST(Items, Steps) {
 
 TEST(Items, ItemsThatATaskLeavesOut) {
   const Task task = task_of("doc_to_text: a\ndoc_to_target: a\nprocess_docs: [{keep: \"{{n == 3}}\"}]\n");
-  const std::vector<EvalItem> items = make_items(
-      task,
-      {.test = documents({R"({"a": "x", "n": 3})", R"({"a": "y", "n": 4})", R"({"a": "z", "n": 3})"}),
-       .fewshot = {}},
-      0, 2);
+  const TaskDocuments rows = {
+      .test = documents({R"({"a": "x", "n": 3})", R"({"a": "y", "n": 4})", R"({"a": "z", "n": 3})"}),
+      .fewshot = {}};
+  const std::vector<EvalItem> items = make_items(task, rows, 0, 2);
   ASSERT_EQ(items.size(), 2u);
   EXPECT_EQ(items[1].index, 2);
   EXPECT_EQ(items[1].contexts, Texts{"z"});
+  for (const int64_t limit : {-1, 0, 1, 2, 3}) {
+    int64_t all = -1;
+    make_items(task, rows, 0, limit, &all);
+    EXPECT_EQ(all, 2) << limit;
+  }
+  int64_t all = -1;
+  make_items(task_of("doc_to_text: a\ndoc_to_target: a\n"), rows, 0, 1, &all);
+  EXPECT_EQ(all, 3);
   EXPECT_EQ(problem_of(task, R"({"a": "x", "n": 1})"), "colours: the data set has no items");
 }
 

@@ -148,6 +148,14 @@ def test_shots_and_limit(case):
     assert results(case)["n-shot"]["colours"] == 0
 
 
+def test_items_that_a_task_leaves_out_do_not_count(case):
+    colours(case, TASK + "process_docs: [{keep: \"{{ colour == 'blue' }}\"}]\n")
+    assert "Not comparable" not in evaluate(case).stdout
+    assert results(case)["n-samples"]["colours"] == {"original": 2, "effective": 2}
+    assert "colours 1 of 2. Not comparable" in evaluate(case, "--limit", 1).stdout
+    assert results(case)["n-samples"]["colours"] == {"original": 2, "effective": 1}
+
+
 WRONG = {
     "misspelt key": (TASK.replace("doc_to_text", "doc_to_txt"), None, 2, "colours.yaml:4:1: ", "doc_to_text"),
     "template": (TASK.replace("{{thing}}", "{{thin}}"), None, 1, "colours, item 0 (colours.jsonl:1)", "doc_to_text", '"thin" is not defined'),
