@@ -296,6 +296,7 @@ int run_eval(std::string_view program, const std::vector<std::string>& arguments
   for (const PreparedTasks& tasks : all) {  // of several suites each has a folder of its own
     const std::string name = tasks.suite ? tasks.suite->suite : "tasks";
     const EvalReport report = evaluation.run(tasks, all.size() == 1 ? out : out / name, beside);
+    if (&tasks != &all.front() && !a.json) print_result("\n");  // a table needs an empty line before it
     print_report(a, report);
     for (const TaskResult& result : report.tasks) failed = failed || result.error;
   }

@@ -232,6 +232,17 @@ def test_built_in_tasks_from_a_folder(case):
     assert "exact_match,strict-match" in found["gsm8k"] and "acc,none" in found["winogrande"]
 
 
+def test_each_suite_has_a_folder(case):
+    emotions = {f"emotion{i}{part}": value for i, name in enumerate("ABCD", 1) for part, value in (("", name), ("_score", i))}
+    case.write("data/eq_bench.jsonl", json.dumps({"prompt": "How?", "reference_answer_fullscale": emotions}) + "\n")
+    case.write("data/piqa.jsonl", json.dumps(BUILT_IN["piqa"]) + "\n")
+    words = ["--suite", "eq-bench", "--tasks", "piqa", "--data", "data", "--out", "results"]
+    shown = case.run("eval", dense(case), *words).exits(0).stdout
+    assert set(results(case, "results/eq-bench")["results"]) == {"eq_bench"}
+    assert set(results(case, "results/tasks")["results"]) == {"piqa"}
+    assert shown == "\n".join(case.path(f"results/{name}/results.md").read_text() for name in ("eq-bench", "tasks"))
+
+
 def test_data_set_of_the_hub(case):
     """Fetched once, its commit is in the results; one that needs a login is a sentence with the task's name."""
     repo = "datasets/tester/colours"
