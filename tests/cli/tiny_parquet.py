@@ -1,11 +1,13 @@
 """Parquet files without a library: one page a column, no compression. And the pieces of which broken ones are made.
 
-A column is (name, kind, values): kind "text", "int", "float" or "bool"; None is null. A list of texts is "texts".
+A column is (name, kind, values): kind "text", "int", "float" or "bool"; None is null. Lists of texts are "texts", of
+whole numbers "ints".
 """
 import struct
 
 BOOL, I32, I64, LIST, STRUCT, BINARY = 1, 5, 6, 9, 12, 8
-TYPES = {"text": 6, "texts": 6, "int": 2, "float": 5, "bool": 0}  # Parquet's physical types
+TYPES = {"text": 6, "texts": 6, "int": 2, "ints": 2, "float": 5, "bool": 0}  # Parquet's physical types
+LISTS = {"texts": "text", "ints": "int"}
 
 
 def varint(value):
@@ -47,9 +49,10 @@ def node(name, children=None, type=None, repetition=None, converted=None):
 
 
 def nodes(name, kind):
-    if kind != "texts":
+    if kind not in LISTS:
         return [node(name, None, TYPES[kind], 1, 0 if kind == "text" else None)]
-    return [node(name, 1, None, 1, 3), node("list", 1, None, 2), node("element", None, TYPES[kind], 1, 0)]
+    element = node("element", None, TYPES[kind], 1, 0 if kind == "texts" else None)
+    return [node(name, 1, None, 1, 3), node("list", 1, None, 2), element]
 
 
 def levels(values, width):
@@ -80,23 +83,23 @@ def page_header(size, stored, values, encoding=0, kind=0):
 
 def page(kind, values):
     """The page of a column, and how many values it counts."""
-    if kind != "texts":
+    if kind not in LISTS:
         present = [value for value in values if value is not None]
         data = levels([value is not None for value in values], 1) + plain(kind, present)
         return page_header(len(data), len(data), len(values)) + data, len(values)
-    repetitions, definitions, texts = [], [], []
+    repetitions, definitions, all_items = [], [], []
     for row in values:
         items = row or [None]
         for i, item in enumerate(items):
             repetitions.append(int(i > 0))
             definitions.append(0 if row is None else 1 if not row else 2 if item is None else 3)
-            texts += [item] if row and item is not None else []
-    data = levels(repetitions, 1) + levels(definitions, 2) + plain("text", texts)
+            all_items += [item] if row and item is not None else []
+    data = levels(repetitions, 1) + levels(definitions, 2) + plain(LISTS[kind], all_items)
     return page_header(len(data), len(data), len(definitions)) + data, len(definitions)
 
 
 def path_of(name, kind):
-    return [name, "list", "element"] if kind == "texts" else [name]
+    return [name, "list", "element"] if kind in LISTS else [name]
 
 
 def chunk(path, type, start, size, values, codec=0, dictionary=None):

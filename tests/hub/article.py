@@ -61,9 +61,9 @@ def check(condition, text):
         raise AssertionError(text)
 
 
-def seed(hub, folder):
-    """The experts' repositories, one of them private and one with a second branch."""
-    for name in EXPERTS:
+def seed(hub, folder, names=EXPERTS):
+    """The models' repositories, one of them private."""
+    for name in names:
         source = folder / name
         shutil.copytree(FAMILY / name, source)
         (source / "README.md").write_text("---\nlicense: apache-2.0\nlibrary_name: transformers\n---\n# " + name + "\n")
@@ -75,12 +75,13 @@ def fetched(hub):
             and (it["origin"] == "cdn" or "/resolve" in it["path"])}
 
 
-class Article:
-    def __init__(self, hub, folder, moerge, python):
-        self.hub, self.folder, self.python = hub, folder, python
+class Steps:
+    """What the steps share: a Hub, a home that only knows this Hub, the program, and a Python if there is one."""
+
+    def __init__(self, hub, folder, moerge, python=None):
+        self.hub, self.folder, self.python = hub, folder, python and os.path.abspath(python)
         self.clients = Witnesses(folder, moerge)
         self.variables = environment(self.home("home"), hub.url)
-        self.out = folder / "out"
 
     def home(self, name):
         (self.folder / name).mkdir()
@@ -89,13 +90,53 @@ class Article:
     def moerge(self, *words, **variables):
         return self.clients.run([self.clients.moerge, *words], {**self.variables, **variables})
 
+    def cached(self, repos):
+        cache = cache_of(self.variables["HOME"])
+        for repo in repos:
+            ref = repo_folder(cache, repo) / "refs" / "main"
+            check(ref.exists() and ref.read_text() == self.hub.head(repo), f"{ref} does not name the commit of {repo}")
+
+    def arrived(self, repo, expected):
+        """The Hub has these files, path -> content, and nothing else but its own .gitattributes."""
+        found = self.hub.files(repo)
+        found.pop(".gitattributes")
+        text = differences(found, expected, "found", "expected")
+        check(found == expected, f"{repo} has other files than those of the folder:\n{text}")
+
+    def no_leaks(self):
+        leaks = [it for it in self.hub.log() if it["token"] and it["origin"] != "hub"]
+        check(not leaks, f"a token left the Hub: {leaks}")
+
+    def generates(self, variables, repo, folder):
+        """transformers loads the repository as it does the folder, and writes the same."""
+        remote, local = (json.loads(self.clients.run([self.python, "-c", GENERATE, name], variables).stdout.splitlines()[-1])
+                         for name in (repo, folder))
+        check(remote == local, f"from the Hub: {remote}\nfrom the folder: {local}")
+        say(f"  {remote['class']}, {remote['parameters']:,} parameters: {remote['text']!r}")
+
+    def read_card(self, variables, repo):
+        """The metadata of its card, as huggingface_hub reads them."""
+        return json.loads(self.clients.run([self.python, "-c", CARD, repo], variables).stdout)
+
+
+def run_steps(steps):
+    for step in steps:
+        say(f"{step.__name__} ...")
+        try:
+            step()
+        except (AssertionError, OSError, KeyError, subprocess.SubprocessError) as error:
+            sys.exit(f"FAIL {step.__name__}: {error!r}" if not str(error) else f"FAIL {step.__name__}: {error}")
+
+
+class Article(Steps):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.out = self.folder / "out"
+
     def build(self):
         (self.folder / "config.yaml").write_text(config())
         self.moerge("moe", self.folder / "config.yaml", self.out)
-        cache = cache_of(self.variables["HOME"])
-        for repo in REPOS:
-            ref = repo_folder(cache, repo) / "refs" / "main"
-            check(ref.exists() and ref.read_text() == self.hub.head(repo), f"{ref} does not name the commit of {repo}")
+        self.cached(REPOS)
         check(fetched(self.hub), "nothing was fetched")
         made = json.loads((self.out / "config.json").read_text())
         check(made["num_local_experts"] == len(REPOS), f"{made['num_local_experts']} experts, expected {len(REPOS)}")
@@ -118,24 +159,18 @@ class Article:
     def push(self):
         self.hub.clear()
         self.moerge("push", self.out, RESULT)
-        found, expected = self.hub.files(RESULT), contents(self.out)
-        found.pop(".gitattributes")
-        check(found == expected, "other files than those of the folder:\n" + differences(found, expected, "found", "expected"))
+        self.arrived(RESULT, contents(self.out))
         check(self.hub.entry(RESULT, "model.safetensors").sha256, "the weights are no large file")
         check(any(it["path"] == "/api/validate-yaml" for it in self.hub.log()), "the card was not checked before the upload")
-        leaks = [it for it in self.hub.log() if it["token"] and it["origin"] != "hub"]
-        check(not leaks, f"a token left the Hub: {leaks}")
+        self.no_leaks()
         head = self.hub.head(RESULT)
         self.moerge("push", self.out, RESULT)
         check(self.hub.head(RESULT) == head, "a second push of the same folder made a commit")
 
     def transformers(self):
         variables = environment(self.home("reader"), self.hub.url, token=None)
-        remote = json.loads(self.clients.run([self.python, "-c", GENERATE, RESULT], variables).stdout.splitlines()[-1])
-        local = json.loads(self.clients.run([self.python, "-c", GENERATE, self.out], variables).stdout.splitlines()[-1])
-        check(remote == local, f"from the Hub: {remote}\nfrom the folder: {local}")
-        say(f"  {remote['class']}, {remote['parameters']:,} parameters: {remote['text']!r}")
-        card = json.loads(self.clients.run([self.python, "-c", CARD, RESULT], variables).stdout)
+        self.generates(variables, RESULT, self.out)
+        card = self.read_card(variables, RESULT)
         check(card.get("base_model") == REPOS, f"base_model of the card: {card.get('base_model')}, expected {REPOS}")
         say(f"  card: {card}")
 
@@ -148,13 +183,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="moerge-article-") as name, fakehub.start(Path(name) / "hub") as hub:
         folder = Path(name).resolve()
         seed(hub, folder)
-        article = Article(hub, folder, arguments.moerge, os.path.abspath(arguments.python))
-        for step in (article.build, article.card, article.push, article.transformers):
-            say(f"{step.__name__} ...")
-            try:
-                step()
-            except (AssertionError, OSError, KeyError, subprocess.SubprocessError) as error:
-                sys.exit(f"FAIL {step.__name__}: {error!r}" if not str(error) else f"FAIL {step.__name__}: {error}")
+        article = Article(hub, folder, arguments.moerge, arguments.python)
+        run_steps((article.build, article.card, article.push, article.transformers))
     say("the article holds")
 
 

@@ -52,10 +52,10 @@ class Witnesses:
         self.folder, self.moerge = Path(folder), moerge and str(Path(moerge).resolve())
         self.python = self.folder / "python" / "bin" / "python"
 
-    def run(self, command, variables, code=0):
+    def run(self, command, variables, code=0, cwd=None):
         """What a client prints; it has to end with this exit code."""
         done = subprocess.run([str(word) for word in command], env=variables, stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=TIMEOUT_S)
+                              text=True, timeout=TIMEOUT_S, cwd=cwd)
         if done.returncode != code:
             words = " ".join(str(word)[:80] for word in command)
             raise Failed(f"{words}\nexit code {done.returncode}, expected {code}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
