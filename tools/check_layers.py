@@ -5,7 +5,7 @@ import pathlib
 import re
 import sys
 
-RANK = {"base": 0, "tensor": 1, "formats": 2, "model": 3, "plan": 4, "engine": 4, "hub": 4, "moe": 5, "export": 5, "serve": 5, "eval": 5, "cli": 6}
+RANK = {"base": 0, "tensor": 1, "formats": 2, "model": 3, "plan": 4, "engine": 4, "hub": 4, "merge": 5, "moe": 5, "export": 5, "serve": 5, "eval": 5, "cli": 6}
 # Headers of third parties, and the only folders that may include them. JSON is a type of base/json.h.
 BORDERS = [
     (re.compile(r"^ggml\.h"), {"tensor", "engine", "serve"}),  # tensor/ has the quantisation kernels

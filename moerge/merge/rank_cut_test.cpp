@@ -1,0 +1,82 @@
+#include "moerge/merge/rank_cut.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "moerge/base/random.h"
+
+namespace moerge {
+namespace {
+
+using End = RankCut::End;
+
+std::vector<size_t> taken(End end, const std::vector<float>& values, int64_t rank, size_t block) {
+  RankCut cut(end, std::ssize(values), rank);
+  for (int pass = 0; pass < RankCut::kPasses; pass++) {
+    for (size_t first = 0; first < values.size(); first += block)
+      cut.look(pass, std::span(values).subspan(first, std::min(block, values.size() - first)));
+    cut.end_pass(pass);
+  }
+  std::vector<size_t> out;
+  for (size_t i = 0; i < values.size(); i++)
+    if (cut.takes(static_cast<int64_t>(i), values[i])) out.push_back(i);
+  return out;
+}
+
+std::vector<size_t> sorted(End end, const std::vector<float>& values, int64_t rank) {
+  std::vector<size_t> order(values.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_sort(order, [&](size_t a, size_t b) {
+    const float x = std::abs(values[a]), y = std::abs(values[b]);
+    return end == End::largest ? x > y : x < y;
+  });
+  order.resize(static_cast<size_t>(rank));
+  std::ranges::sort(order);
+  return order;
+}
+
+TEST(RankCut, TakesWhatASortTakes) {
+  const RandomStream random(1, "values");
+  std::vector<float> values;
+  for (uint64_t i = 0; i < 1000; i++) values.push_back(random.normal(i));
+  std::vector<float> coarse = values;  // many equal ones
+  for (float& value : coarse) value = std::round(4 * value) / 4;
+  std::vector<float> near = values;  // that differ in their last bits
+  for (float& value : near) value = 1 + value * 1e-6f;
+  const std::vector<float> same(77, -2.0f), none, zeros = {0.0f, -0.0f, 0.0f, 1e-45f, -1e-45f};
+  const std::vector<float>* const tensors[] = {&values, &coarse, &near, &same, &none, &zeros};
+  for (const std::vector<float>* tensor : tensors)
+    for (const End end : {End::smallest, End::largest})
+      for (const double share : {0.0, 0.001, 0.3, 0.5, 0.9, 0.999, 1.0}) {
+        const auto rank = static_cast<int64_t>(share * static_cast<double>(tensor->size()));
+        for (const size_t block : {size_t{1}, size_t{64}, size_t{5000}})
+          EXPECT_EQ(taken(end, *tensor, rank, block), sorted(end, *tensor, rank)) << share << " " << block;
+      }
+}
+
+TEST(RankCut, NotANumberIsTheLargest) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              infinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(taken(End::largest, {1, nan, infinity, 3}, 2, 2), (std::vector<size_t>{1, 2}));
+  EXPECT_EQ(taken(End::smallest, {1, nan, infinity, 3}, 2, 2), (std::vector<size_t>{0, 3}));
+}
+
+TEST(RankCut, FindsTheValueAtARank) {
+  const RandomStream random(2, "values");
+  std::vector<float> values;
+  for (uint64_t i = 0; i < 999; i++) values.push_back(random.normal(i));
+  std::vector<float> sorted = values;
+  std::ranges::sort(sorted);
+  for (const int64_t rank : {1, 250, 500, 998}) {
+    RankCut cut(End::smallest, 999, rank, RankCut::By::value);
+    for (int pass = 0; pass < 2; pass++) cut.look(pass, values), cut.end_pass(pass);
+    EXPECT_EQ(cut.boundary(), sorted[static_cast<size_t>(rank - 1)]) << rank;
+  }
+}
+
+}  // namespace
+}  // namespace moerge

@@ -1,0 +1,301 @@
+#include "moerge/merge/task_arithmetic.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+
+#include "moerge/base/error.h"
+#include "moerge/base/random.h"
+#include "moerge/merge/rank_cut.h"
+#include "moerge/merge/rounding.h"
+
+namespace moerge {
+namespace {
+
+constexpr double kTinySum = 1e-7;      // of absolute values: not rescaled then
+constexpr float kTinyDivisor = 1e-8f;  // not divided by
+
+// Places in a row by rising magnitude, scaled to 0 to 1; equal ones in their order.
+void rank_row(std::span<const float> row, std::vector<uint32_t>& order, std::span<float> ranks) {
+  order.resize(row.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::ranges::stable_sort(order, {}, [&](uint32_t i) { return magnitude_bits(row[i]); });
+  const float last = static_cast<float>(std::max<size_t>(row.size(), 2) - 1);
+  for (size_t rank = 0; rank < order.size(); rank++) ranks[order[rank]] = static_cast<float>(rank) / last;
+}
+
+/// One model's difference from the base.
+class Difference {
+ public:
+  Difference(const MergeJob& job, const TaskArithmeticKind& kind, size_t input)
+      : input_(input),
+        thinning_(kind.thinning),
+        dtype_(job.dtype),
+        elements_(job.elements()),
+        row_(static_cast<size_t>(job.shape.size() < 2 ? elements_ : job.columns())),
+        rescales_(job.value("rescale") != 0),
+        weight_(rounded(job.dtype, job.value("weight", input))),
+        density_(job.value("density", input)),
+        random_(job.seed, fmt::format("{} of {}", job.name, job.input_names[input])) {
+    if (thinning_ == Thinning::none || density_ >= 1) {
+      thinning_ = Thinning::none;
+      rescales_ = false;
+      return;
+    }
+    if (thinning_ == Thinning::by_rank) {
+      epsilon_ = job.value("epsilon", input);
+      gathers_ = job.shape.size() < 2 && density_ > 0;
+    }
+    if (thinning_ == Thinning::largest) {
+      const auto share = static_cast<int64_t>(density_ * static_cast<double>(elements_));
+      const int64_t count = density_ <= 0 ? 0 : std::min(elements_, std::max<int64_t>(1, share));
+      cuts_.emplace_back(RankCut::End::largest, elements_, count);
+    } else if (thinning_ == Thinning::without_outliers) {
+      const auto share = [&](double part) {
+        return static_cast<int64_t>(std::max(part, 0.0) * static_cast<double>(elements_));
+      };
+      const int64_t count = share(density_);
+      const int64_t begin = std::max<int64_t>(0, elements_ - count - share(job.value("gamma", input)));
+      cuts_.emplace_back(RankCut::End::smallest, elements_, begin);
+      cuts_.emplace_back(RankCut::End::smallest, elements_, std::min(elements_, begin + count));
+    }
+  }
+
+  size_t input() const { return input_; }
+  float weight() const { return weight_; }
+  int selecting_passes() const { return !cuts_.empty() ? RankCut::kPasses : gathers_ ? 1 : 0; }
+  bool rescales() const { return rescales_; }
+
+  void select(int pass, std::span<const float> values) {
+    for (RankCut& cut : cuts_) cut.look(pass, values);
+    if (gathers_ && pass == 0) gathered_.insert(gathered_.end(), values.begin(), values.end());
+  }
+  void end_selecting(int pass) {
+    for (RankCut& cut : cuts_) cut.end_pass(pass);
+    if (!gathers_ || pass > 0) return;
+    std::vector<uint32_t> order;
+    ranks_.resize(gathered_.size());
+    rank_row(gathered_, order, ranks_);
+    gathered_ = {};
+  }
+
+  void add_sums(int64_t first, std::span<const float> values, std::vector<float>& thinned) {
+    thinned.assign(values.begin(), values.end());
+    thin(first, thinned);
+    for (size_t e = 0; e < values.size(); e++) {
+      before_ += std::abs(static_cast<double>(values[e]));
+      after_ += std::abs(static_cast<double>(thinned[e]));
+    }
+  }
+  void end_sums() {
+    const DType sums = works_in_f32() ? DType::f32 : dtype_;
+    const float before = rounded(sums, before_), after = rounded(sums, after_);
+    if (before >= kTinySum && after >= kTinySum) factor_ = rounded(sums, before / after);
+  }
+
+  /// Thins and weighs the difference.
+  void prepare(int64_t first, std::span<float> values) const {
+    thin(first, values);
+    with_rounding(dtype_, [&](auto round) {
+      if (factor_)
+        for (float& value : values) value = round(value * *factor_);
+      for (float& value : values) value = round(value * weight_);
+    });
+  }
+
+ private:
+  bool works_in_f32() const {
+    return dtype_ == DType::f16 && (thinning_ == Thinning::random || thinning_ == Thinning::by_rank);
+  }
+
+  void thin(int64_t first, std::span<float> values) const {
+    switch (thinning_) {
+      case Thinning::none:
+        return;
+      case Thinning::largest:
+        return keep_where(
+            values, [&](size_t e) { return cuts_[0].takes(first + static_cast<int64_t>(e), values[e]); });
+      case Thinning::without_outliers:
+        return keep_where(values, [&](size_t e) {
+          const int64_t index = first + static_cast<int64_t>(e);
+          return !cuts_[0].takes(index, values[e]) && cuts_[1].takes(index, values[e]);
+        });
+      case Thinning::random: {
+        const auto density = static_cast<float>(density_);
+        return keep_where(values, [&](size_t e) { return draw(first, e) < density; });
+      }
+      case Thinning::by_rank:
+        return thin_by_rank(first, values);
+    }
+  }
+
+  void thin_by_rank(int64_t first, std::span<float> values) const {
+    if (density_ <= 0) {
+      std::ranges::fill(values, 0.0f);
+      return;
+    }
+    std::vector<uint32_t> order;
+    std::vector<float> own(gathers_ ? 0 : row_);
+    const auto least = static_cast<float>(density_ - epsilon_), range = static_cast<float>(2 * epsilon_);
+    const size_t step = gathers_ ? values.size() : std::max<size_t>(row_, 1);
+    for (size_t begin = 0; begin < values.size(); begin += step) {
+      const auto row = values.subspan(begin, std::min(step, values.size() - begin));
+      std::span<const float> ranks = own;
+      if (gathers_)
+        ranks = std::span(ranks_).subspan(static_cast<size_t>(first), row.size());
+      else
+        rank_row(row, order, own);
+      keep_where(row, [&](size_t e) { return draw(first, begin + e) < least + ranks[e] * range; });
+    }
+  }
+
+  float draw(int64_t first, size_t e) const { return random_.uniform(static_cast<uint64_t>(first) + e); }
+
+  template <typename Keep>
+  static void keep_where(std::span<float> values, const Keep& keep) {
+    for (size_t e = 0; e < values.size(); e++)
+      if (!keep(e)) values[e] = 0;
+  }
+
+  size_t input_;
+  Thinning thinning_;
+  DType dtype_;
+  int64_t elements_;
+  size_t row_;  // elements
+  bool rescales_;
+  float weight_;
+  double density_, epsilon_ = 0;
+  RandomStream random_;
+  std::vector<RankCut> cuts_;
+  bool gathers_ = false;  // a tensor of one dimension counts as one row, and comes in pieces
+  std::vector<float> gathered_, ranks_;
+  double before_ = 0, after_ = 0;  // sums of absolute values
+  std::optional<float> factor_;
+};
+
+class TaskArithmetic final : public TensorMerge {
+ public:
+  TaskArithmetic(const MergeJob& job, const TaskArithmeticKind& kind)
+      : dtype_(job.dtype),
+        consensus_(kind.consensus),
+        normalize_(job.value("normalize") != 0),
+        lambda_(static_cast<float>(job.value("lambda"))),
+        base_(*job.base) {
+    for (const size_t input : job.without_base()) {
+      const Difference& made = differences_.emplace_back(job, kind, input);
+      selecting_ = std::max(selecting_, made.selecting_passes());
+      rescales_ = rescales_ || made.rescales();
+    }
+  }
+
+  int passes() const override { return selecting_ + (rescales_ ? 1 : 0); }
+
+  void look(int pass, const MergeBlock& block) override {
+    for (Difference& difference : differences_) {
+      subtract(block, difference, scratch_);
+      if (pass < selecting_)
+        difference.select(pass, scratch_);
+      else if (difference.rescales())
+        difference.add_sums(block.first, scratch_, thinned_);
+    }
+  }
+
+  void end_pass(int pass) override {
+    for (Difference& difference : differences_)
+      if (pass < selecting_)
+        difference.end_selecting(pass);
+      else if (difference.rescales())
+        difference.end_sums();
+  }
+
+  void combine(const MergeBlock& block, std::span<float> out) const override {
+    const size_t size = out.size();
+    std::vector<std::vector<float>> deltas(differences_.size());
+    for (size_t i = 0; i < deltas.size(); i++) {
+      subtract(block, differences_[i], deltas[i]);
+      differences_[i].prepare(block.first, deltas[i]);
+    }
+    std::vector<float> divisor(size);
+    if (consensus_)
+      sum_agreeing(deltas, out, divisor);
+    else
+      sum_all(deltas, out, divisor);
+    const std::span<const float> base = block.inputs[base_];
+    with_rounding(dtype_, [&](auto round) {
+      if (normalize_)
+        for (size_t e = 0; e < size; e++) out[e] = round(out[e] / divisor[e]);
+      if (lambda_ != 1)
+        for (float& value : out) value = round(value * lambda_);
+      for (size_t e = 0; e < size; e++) out[e] = round(base[e] + out[e]);
+    });
+  }
+
+ private:
+  void subtract(const MergeBlock& block, const Difference& difference, std::vector<float>& out) const {
+    const std::span<const float> base = block.inputs[base_], model = block.inputs[difference.input()];
+    out.resize(base.size());
+    with_rounding(dtype_, [&](auto round) {
+      for (size_t e = 0; e < out.size(); e++) out[e] = round(model[e] - base[e]);
+    });
+  }
+
+  void sum_all(const std::vector<std::vector<float>>& deltas, std::span<float> out,
+               std::span<float> divisor) const {
+    float weights = 0;
+    for (const Difference& difference : differences_) weights += difference.weight();
+    weights = rounded(dtype_, weights);
+    std::ranges::fill(divisor, std::abs(weights) < kTinyDivisor ? 1.0f : weights);
+    std::ranges::fill(out, 0.0f);
+    for (const std::vector<float>& delta : deltas)
+      for (size_t e = 0; e < out.size(); e++) out[e] += delta[e];
+    with_rounding(dtype_, [&](auto round) {
+      for (float& value : out) value = round(value);
+    });
+  }
+
+  void sum_agreeing(const std::vector<std::vector<float>>& deltas, std::span<float> out,
+                    std::span<float> divisor) const {
+    std::ranges::fill(out, 0.0f);
+    for (const std::vector<float>& delta : deltas)
+      for (size_t e = 0; e < out.size(); e++) out[e] += delta[e];
+    std::vector<float> sum(out.begin(), out.end());
+    std::ranges::fill(out, 0.0f);
+    std::ranges::fill(divisor, 0.0f);
+    with_rounding(dtype_, [&](auto round) {
+      for (size_t i = 0; i < deltas.size(); i++) {
+        const float weight = differences_[i].weight();
+        for (size_t e = 0; e < out.size(); e++) {
+          const float delta = deltas[i][e];
+          const bool agrees = round(sum[e]) >= 0 ? delta > 0 : delta < 0;
+          out[e] += agrees ? delta : 0.0f;
+          divisor[e] += agrees ? weight : 0.0f;
+        }
+      }
+      for (size_t e = 0; e < out.size(); e++) {
+        out[e] = round(out[e]);
+        divisor[e] = round(divisor[e]);
+        if (divisor[e] == 0) divisor[e] = 1;
+      }
+    });
+  }
+
+  DType dtype_;
+  bool consensus_, normalize_;
+  float lambda_;
+  size_t base_;
+  std::vector<Difference> differences_;
+  int selecting_ = 0;  // passes in which it is found out what stays
+  bool rescales_ = false;
+  std::vector<float> scratch_, thinned_;  // of look()
+};
+
+}  // namespace
+
+std::unique_ptr<TensorMerge> make_task_arithmetic(const MergeJob& job, const TaskArithmeticKind& kind) {
+  return std::make_unique<TaskArithmetic>(job, kind);
+}
+
+}  // namespace moerge
