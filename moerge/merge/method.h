@@ -44,17 +44,17 @@ struct MergeMethod;
 /// One output tensor as its method sees it: the values that the parameters have here, and what there is to
 /// merge. Inputs are in the order of the configuration.
 struct MergeJob {
-  const MergeMethod* method;
-  std::string name;  // of the output, for messages and random streams
-  Shape shape;       // of the inputs and of the output
-  DType dtype;       // in which mergekit computes: bfloat16, float16 or float32
+  const MergeMethod* method = nullptr;
+  std::string name = {};     // of the output, for messages and random streams
+  Shape shape = {};          // of the inputs and of the output
+  DType dtype = DType::f32;  // in which mergekit computes: bfloat16, float16 or float32
   uint64_t seed = 0;
   size_t inputs = 0;
-  std::optional<size_t> base;            // its place among the inputs
-  std::vector<std::string> input_names;  // the models, for random streams
+  std::optional<size_t> base = {};            // its place among the inputs
+  std::vector<std::string> input_names = {};  // the models, for random streams
   /// By parameter in the table's order, then by input: one value where the parameter is the tensor's. What a
   /// base has no value for is 0.
-  std::vector<std::vector<double>> values;
+  std::vector<std::vector<double>> values = {};
 
   int64_t elements() const;
   int64_t rows() const { return shape.empty() ? 1 : shape[0]; }
