@@ -12,6 +12,7 @@
 #include "moerge/base/suggest.h"
 #include "moerge/base/yaml.h"
 #include "moerge/model/chat_templates.h"
+#include "moerge/model/yaml_values.h"
 #include "moerge/moe/auto_mode.h"
 #include "moerge/moe/gates/gate.h"
 
@@ -25,25 +26,6 @@ constexpr std::array<std::string_view, 7> kExpertKeys = {
     "source_model", "positive_prompts", "negative_prompts", "noise_scale", "residual_scale",
     "data",         "max_tokens"};
 constexpr std::string_view kAuto = "auto";
-constexpr std::array<std::string_view, 3> kDTypes = {"bfloat16", "float16", "float32"};
-
-// A model is a text, or mergekit's map {model: ..., lora: ...}, in which either is a text or {path: ...,
-// revision: ...}. What else such a map can say is not supported here, and must not be lost.
-std::optional<std::string> read_model(const YamlNode& map, std::string_view key, YamlProblems& problems) {
-  const YamlNode* node = map.find(key);
-  if (!node || (!node->find("path") && !node->find("model"))) return problems.text(map, key);
-  const bool is_path = node->find("path") != nullptr;
-  const std::string_view first = is_path ? "path" : "model", second = is_path ? "revision" : "lora";
-  for (const auto& [other, value] : node->entries)
-    if (other.scalar != first && other.scalar != second && value.kind != YamlNode::Kind::null)
-      problems.error(other, fmt::format("\"{}\" of a model is not supported: write the model as a folder or "
-                                        "\"org/name@revision\", with \"+adapter\" for a LoRA adapter",
-                                        other.scalar));
-  std::optional<std::string> model = read_model(*node, first, problems);
-  const std::optional<std::string> more = read_model(*node, second, problems);
-  if (model && more && !more->empty()) *model += (is_path ? "@" : "+") + *more;
-  return model;
-}
 
 // A number that float32 can hold.
 double read_scale(const YamlNode& map, std::string_view key, double fallback, YamlProblems& problems) {
@@ -53,7 +35,7 @@ double read_scale(const YamlNode& map, std::string_view key, double fallback, Ya
   return fallback;
 }
 
-// Missing, null or empty; a value of another kind is a problem that read_model has reported.
+// Missing, null or empty; a value of another kind is a problem that read_model_reference has reported.
 bool is_unsaid(const YamlNode& map, std::string_view key) {
   const YamlNode* node = map.find(key);
   return !node || node->kind == YamlNode::Kind::null || node->kind == YamlNode::Kind::scalar;
@@ -120,7 +102,7 @@ ExpertConfig read_expert(const YamlNode& node, const Surroundings& around, YamlP
   ExpertConfig expert;
   if (!problems.expect_map(node, "an expert")) return expert;
   problems.check_keys(node, kExpertKeys);
-  if (const auto model = read_model(node, "source_model", problems); model && !model->empty())
+  if (const auto model = read_model_reference(node, "source_model", problems); model && !model->empty())
     expert.source_model = *model;
   else if (is_unsaid(node, "source_model"))
     problems.error(node, "this expert has no \"source_model\"");
@@ -172,21 +154,6 @@ const GateMode* read_gate_mode(const YamlNode& root, MoeConfig& config, YamlProb
                  fmt::format("unknown gate_mode \"{}\"{}; the modes are:{}", config.gate_mode,
                              close.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", close), list));
   return nullptr;
-}
-
-void read_dtype(const YamlNode& root, MoeConfig& config, YamlProblems& problems) {
-  const auto name = problems.text(root, "dtype");
-  if (!name) return;
-  const DTypeInfo* dtype = find_dtype(*name);
-  if (dtype && is_float(dtype->dtype) && dtype->dtype != DType::f64) {
-    config.dtype = dtype->dtype;
-    return;
-  }
-  const std::string close = nearest(*name, kDTypes);
-  problems.error(*root.find("dtype"),
-                 fmt::format("unknown dtype \"{}\"{}; {} are possible", *name,
-                             close.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", close),
-                             fmt::join(kDTypes, ", ")));
 }
 
 // `finished`: the file of a template need not be there any more.
@@ -313,7 +280,7 @@ MoeConfig parse(std::string_view yaml, const std::string& file, bool allow_all_s
     problems.throw_if_any();
   }
   problems.check_keys(root, kTopKeys);
-  if (const auto base = read_model(root, "base_model", problems); base && !base->empty())
+  if (const auto base = read_model_reference(root, "base_model", problems); base && !base->empty())
     config.base_model = *base;
   else if (is_unsaid(root, "base_model"))
     problems.error(root, "no \"base_model\": the model that gives attention, norms and embeddings");
@@ -323,7 +290,7 @@ MoeConfig parse(std::string_view yaml, const std::string& file, bool allow_all_s
   check_data(root, config, problems);
   check_shared_experts(root, config, problems);
   const GateMode* mode = read_gate_mode(root, config, problems);
-  read_dtype(root, config, problems);
+  config.dtype = read_dtype(root, "dtype", problems);
   read_experts_per_token(root, file, config, problems);
   config.architecture = problems.text(root, "architecture").value_or("");
   if (const YamlNode* node = root.find("architecture"))
