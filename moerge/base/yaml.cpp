@@ -210,8 +210,10 @@ std::string YamlProblems::place(const YamlNode& at) const {
   return fmt::format("{}:{}:{}", file_, at.line, at.column);
 }
 
-void YamlProblems::error(const YamlNode& at, std::string_view message) {
-  errors_.push_back(fmt::format("{}: {}", place(at), message));
+void YamlProblems::error(const YamlNode& at, std::string_view message) { error_at(place(at), message); }
+
+void YamlProblems::error_at(std::string_view where, std::string_view message) {
+  errors_.push_back(fmt::format("{}: {}", where, message));
 }
 
 void YamlProblems::warning(const YamlNode& at, std::string_view message) {

@@ -40,6 +40,8 @@ class YamlProblems {
   explicit YamlProblems(std::string file) : file_(std::move(file)) {}
 
   void error(const YamlNode& at, std::string_view message);
+  /// For what is found out after the document was read; `place` as "FILE:LINE:COLUMN".
+  void error_at(std::string_view place, std::string_view message);
   void warning(const YamlNode& at, std::string_view message);
   void throw_if_any() const;
   const std::vector<std::string>& warnings() const { return warnings_; }
