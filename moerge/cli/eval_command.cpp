@@ -2,6 +2,7 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -96,10 +97,22 @@ void check_arguments(Arguments& a) {
   if (a.shots >= 0) a.wish.shots = a.shots;
 }
 
+// Of a run of several suites, each has a folder in it.
+[[noreturn]] void fail_without_results(const fs::path& given, const fs::path& file) {
+  std::vector<std::string> suites;
+  if (fs::is_directory(given))
+    for (const auto& entry : fs::directory_iterator(given))
+      if (fs::exists(entry.path() / kResults)) suites.push_back(entry.path().string());
+  std::ranges::sort(suites);
+  if (!suites.empty())
+    fail(ErrorKind::usage, "{}: results of several suites; name one: {}", given.string(),
+         fmt::join(suites, ", "));
+  fail(ErrorKind::usage, "{}: there are no results, {} is missing", given.string(), file.string());
+}
+
 EvalReport read_report(const std::string& given) {
   const fs::path file = fs::is_directory(given) ? fs::path(given) / kResults : fs::path(given);
-  if (!fs::exists(file))
-    fail(ErrorKind::usage, "{}: there are no results, {} is missing", given, file.string());
+  if (!fs::exists(file)) fail_without_results(given, file);
   return parse_report(read_json(file, 256 << 20), file.string());
 }
 

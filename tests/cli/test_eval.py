@@ -241,6 +241,7 @@ def test_each_suite_has_a_folder(case):
     assert set(results(case, "results/eq-bench")["results"]) == {"eq_bench"}
     assert set(results(case, "results/tasks")["results"]) == {"piqa"}
     assert shown == "\n".join(case.path(f"results/{name}/results.md").read_text() for name in ("eq-bench", "tasks"))
+    case.run("eval", "results/tasks", "--compare", "results").exits(2).says("several suites; name one: results/eq-bench, results/tasks")
 
 
 def test_data_set_of_the_hub(case):
