@@ -23,7 +23,8 @@ class Asking {
         answers_(run.items.size()),
         open_(run.items.size()),
         loads_before_(model.expert_loads()) {
-    if (!run.items.empty()) routed_before_ = log.find_routing(question_hash(run.task, run.items[0]));
+    if (!run.items.empty()) run_key_ = question_hash(run.task, run.items[0]);
+    routed_before_ = log.find_routing(run_key_);
     int64_t wanted = 0;
     for (size_t i = 0; i < run.items.size(); i++) {
       if (std::optional<ItemAnswer> known = log.find(run.task, run.items[i])) {
@@ -111,8 +112,7 @@ class Asking {
   void told(size_t i) {
     if (--open_[i] > 0) return;
     answered_++;
-    if (std::optional<TaskRouting> routed = routing())
-      log_.set_routing(question_hash(run_.task, run_.items[0]), std::move(*routed));
+    if (std::optional<TaskRouting> routed = routing()) log_.set_routing(run_key_, std::move(*routed));
     log_.add(run_.task, run_.items[i], answers_[i]);
     progress_->add(1);
   }
@@ -124,6 +124,7 @@ class Asking {
   std::vector<ItemAnswer> answers_;
   std::vector<size_t> open_;  // requests of an item that are not answered
   std::optional<Progress> progress_;
+  std::string run_key_;  // of AnswersLog::set_routing()
   std::vector<ExpertLoad> loads_before_;
   std::optional<TaskRouting> routed_before_;
   int64_t answered_ = 0;  // items, in this run
