@@ -12,6 +12,16 @@
 namespace moerge {
 namespace {
 
+// A family's names. Lists are separated by spaces.
+struct FamilyLayout {
+  std::string_view model_type;
+  std::string_view count_key;   // of config.json: the number of layers
+  std::string_view prefix;      // of a layer's tensors, up to its number
+  std::string_view embeddings;  // before the layers, a row for each token
+  std::string_view after;       // what comes after the layers, beginnings of names
+  std::string_view heads;       // of these, what has a row for each token
+};
+
 constexpr std::string_view kLayers = "num_hidden_layers", kNLayer = "n_layer";
 constexpr std::string_view kLlama = "model.layers.", kGpt = "transformer.h.";
 constexpr std::string_view kEmbed = "model.embed_tokens.weight", kHead = "lm_head.weight";
@@ -48,6 +58,11 @@ constexpr FamilyLayout kFamilies[] = {
     {"internlm2", kLayers, kLlama, "model.tok_embeddings.weight", "model.norm. output.", "output.weight"},
 };
 
+const FamilyLayout* find_family(std::string_view model_type) {
+  const auto found = std::ranges::find(kFamilies, model_type, &FamilyLayout::model_type);
+  return found == std::end(kFamilies) ? nullptr : found;
+}
+
 std::vector<std::string> words(std::string_view list) {
   std::vector<std::string> out;
   while (!list.empty()) {
@@ -81,16 +96,11 @@ std::optional<std::pair<std::string, int64_t>> first_number(std::string_view nam
 
 }  // namespace
 
-const FamilyLayout* find_family_layout(std::string_view model_type) {
-  const auto found = std::ranges::find(kFamilies, model_type, &FamilyLayout::model_type);
-  return found == std::end(kFamilies) ? nullptr : found;
-}
-
 ModelLayout::ModelLayout(const Json& config, const std::vector<TensorSpec>& tensors,
                          const std::string& where) {
   const auto type = config.find("model_type");
   const FamilyLayout* family =
-      type != config.end() && type->is_string() ? find_family_layout(type->get<std::string>()) : nullptr;
+      type != config.end() && type->is_string() ? find_family(type->get<std::string>()) : nullptr;
   // A checkpoint without its head is stored without the first part of the names ("h.0." of GPT-2).
   if (family && std::ranges::none_of(tensors, [&](const TensorSpec& tensor) {
         return tensor.name.starts_with(family->prefix);

@@ -13,16 +13,6 @@
 
 namespace moerge {
 
-/// A family's names, in model_layout.cpp: one row each. Lists are separated by spaces.
-struct FamilyLayout {
-  std::string_view model_type;
-  std::string_view count_key;   // of config.json: the number of layers
-  std::string_view prefix;      // of a layer's tensors, up to its number
-  std::string_view embeddings;  // before the layers, a row for each token
-  std::string_view after;       // what comes after the layers, beginnings of names
-  std::string_view heads;       // of these, what has a row for each token
-};
-
 class ModelLayout {
  public:
   /// Of a known model_type, else found out from the names: the tensors' first number is their layer's.
@@ -55,8 +45,5 @@ class ModelLayout {
   int64_t layers_ = 0;
   std::vector<std::string> by_token_, after_;
 };
-
-/// The families that are known by name.
-const FamilyLayout* find_family_layout(std::string_view model_type);
 
 }  // namespace moerge
