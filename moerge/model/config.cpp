@@ -176,20 +176,45 @@ void read_mixture(const Json& json, const Mixture& mixture, const Reader& reader
 
 }  // namespace
 
-ModelConfig read_model_config(const std::filesystem::path& folder) {
+ModelConfig read_model_config(const std::filesystem::path& folder, Families families) {
   const std::filesystem::path file = folder / "config.json";
   if (!std::filesystem::is_directory(folder)) fail(ErrorKind::input, "{} is not a folder", folder.string());
   if (!std::filesystem::exists(file))
     fail(ErrorKind::input, "{}: no config.json in this folder", folder.string());
-  return parse_model_config(read_json(file), file.string());
+  return parse_model_config(read_json(file), file.string(), families);
 }
 
-ModelConfig parse_model_config(const Json& json, const std::string& where) {
+namespace {
+
+void read_dtype(const Json& json, const std::string& where, ModelConfig& config) {
+  for (const char* key : {"torch_dtype", "dtype"})
+    if (const auto name = json_string(json, key, where))
+      if (const DTypeInfo* dtype = find_dtype(*name); dtype && is_weight_type(dtype->dtype))
+        config.dtype = dtype->dtype;
+}
+
+// What every family calls the same.
+void read_common(const Json& json, const std::string& where, ModelConfig& config) {
+  const Reader reader(json, where);
+  if (json.contains("vocab_size")) config.vocab = reader.dimension("vocab_size", 1);
+  config.tied_embeddings = reader.flag("tie_word_embeddings");
+  read_dtype(json, where, config);
+  config.raw = json;
+}
+
+}  // namespace
+
+ModelConfig parse_model_config(const Json& json, const std::string& where, Families families) {
   if (!json.is_object()) fail(ErrorKind::input, "{}: should be a JSON object", where);
   ModelConfig config;
   config.where = where;
   config.model_type = json_string(json, "model_type", where).value_or("");
   const Architecture* family = find_architecture(config.model_type);
+  if (!family && families == Families::any) {
+    if (const Json* quantization = find_quantization(json)) check_quantization(*quantization, where);
+    read_common(json, where, config);
+    return config;
+  }
   if (!family) {
     std::vector<std::string_view> known;
     for (const Architecture* row : architectures()) known.push_back(row->model_type);
@@ -231,10 +256,7 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
   read_windows(json, *family, reader, config);
   if (family->mixture) read_mixture(json, *family->mixture, reader, config);
   config.rope = read_rope(reader, defaults.rope_theta, where);
-  for (const char* key : {"torch_dtype", "dtype"})
-    if (const auto name = json_string(json, key, where))
-      if (const DTypeInfo* dtype = find_dtype(*name); dtype && is_weight_type(dtype->dtype))
-        config.dtype = dtype->dtype;
+  read_dtype(json, where, config);
   config.raw = json;
   return config;
 }

@@ -63,11 +63,19 @@ inline bool has_window(const ModelConfig& config, int64_t layer) {
   return config.sliding_window && (config.windowed.empty() || config.windowed[static_cast<size_t>(layer)]);
 }
 
-/// Reads FOLDER/config.json. Throws input for damaged files and unsupported for families that moerge does not
-/// know (the message lists those it does).
-ModelConfig read_model_config(const std::filesystem::path& folder);
+/// Which model_types a reader accepts.
+enum class Families {
+  known,  // those with a table in architectures/
+  any,    // others as well, for work that takes tensors as they are
+};
+
+/// Reads FOLDER/config.json. Throws input for damaged files and unsupported for families that are not
+/// accepted (the message lists those that are). Of a family without a table only model_type, vocab, dtype,
+/// tied_embeddings and the document itself are set.
+ModelConfig read_model_config(const std::filesystem::path& folder, Families families = Families::known);
 
 /// The same from a parsed document.
-ModelConfig parse_model_config(const Json& json, const std::string& where);
+ModelConfig parse_model_config(const Json& json, const std::string& where,
+                               Families families = Families::known);
 
 }  // namespace moerge

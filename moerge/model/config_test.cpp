@@ -61,6 +61,18 @@ TEST(ModelConfig, DTypeInEitherSpelling) {
   EXPECT_FALSE(parse(R"({"model_type": "llama"})").dtype);
 }
 
+TEST(ModelConfig, FamiliesWithoutATable) {
+  const Json json = {{"model_type", "gpt2"}, {"vocab_size", 7}, {"dtype", "float16"}, {"n_layer", 2}};
+  EXPECT_THROW(parse_model_config(json, "config.json"), Error);
+  const ModelConfig config = parse_model_config(json, "config.json", Families::any);
+  EXPECT_EQ(config.model_type, "gpt2");
+  EXPECT_EQ(config.vocab, 7);
+  EXPECT_EQ(config.dtype, DType::f16);
+  EXPECT_EQ(config.raw, json);
+  EXPECT_THROW(parse_model_config({{"model_type", "gpt2"}, {"vocab_size", 0}}, "config.json", Families::any),
+               Error);
+}
+
 TEST(ModelConfig, RefusesWhatCannotBe) {
   EXPECT_NE(
       message_of(R"({"model_type": "gpt2"})").find("\"gpt2\" is not supported (supported: llama, mistral"),

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "moerge/formats/checkpoint.h"
 #include "moerge/model/architecture.h"
@@ -28,6 +29,10 @@ struct ModelLocation {
   auto operator<=>(const ModelLocation&) const = default;
 };
 
+/// One spelling for every way to write a location. A GGUF file keeps its own name where that is a link (as in
+/// the Hugging Face cache): the name says what it is.
+ModelLocation canonical_location(ModelLocation location);
+
 /// Where an expert that stands alone was taken from.
 struct ExpertOrigin {
   ModelConfig mixture;
@@ -39,30 +44,39 @@ struct Model {
   std::string hub_name, adapter_hub_name;
   std::filesystem::path path;  // its folder or its GGUF file
   ModelConfig config;
-  const Architecture* architecture;
+  const Architecture* architecture;  // null: a family without a table, see Families
   Checkpoint checkpoint;  // of a mixture: one tensor an expert and matrix, whatever the file's layout
   std::optional<ExpertOrigin> origin = {};
 
   /// Opens a folder with config.json and safetensors or PyTorch files, a GGUF file, or a folder that holds no
   /// other weights and one GGUF file. Throws input for what is damaged, unsupported for what moerge does not
   /// read, config for an expert that is not there.
-  Model(std::string reference, const ModelLocation& location);
+  Model(std::string reference, const ModelLocation& location, Families families = Families::known);
 
   /// A model that is nowhere on disk: `config_json` is its config.json. `place` is its path for messages, and
   /// what `tensors` come from must outlive this object. Throws as above.
   Model(std::string model_name, const std::filesystem::path& place, const Json& config_json,
-        std::vector<StoredTensor> tensors);
+        std::vector<StoredTensor> tensors, Families families = Families::known);
 
   /// The metadata of a GGUF file, null for a folder.
   const GgufMetadata* gguf() const { return checkpoint.gguf(); }
-  bool is_mixture() const { return architecture->mixture != nullptr; }
+  bool is_mixture() const { return architecture && architecture->mixture; }
   const StoredTensor& tensor(Role role, int64_t layer = -1, int64_t expert = -1) const {
     return checkpoint.at(weight_name(weight_for(*architecture, role), layer, expert));
   }
 
  private:
-  Model(std::string reference, const ModelLocation& location, std::optional<GgufFiles> gguf);
+  Model(std::string reference, const ModelLocation& location, std::optional<GgufFiles> gguf,
+        Families families);
+  /// Into one tensor an expert, unless the family is stored in no other way and is to be taken as it is.
+  void split_mixture(Families families);
   void become_expert(int64_t expert);
+};
+
+/// A model that somebody opened, perhaps one that is on no disk: what a merge makes of others.
+struct OpenedModel {
+  std::shared_ptr<const Model> model;      // keeps alive what it is made of
+  std::vector<const Model*> made_of = {};  // where it is on no disk
 };
 
 }  // namespace moerge
