@@ -25,12 +25,17 @@ constexpr size_t kTextOfNode = 100;  // bytes that count as no more than the nod
 // Our tree from the parser's events.
 class TreeBuilder final : public YAML::EventHandler {
  public:
-  explicit TreeBuilder(const std::string& file) : file_(file) {}
+  TreeBuilder(const std::string& file, size_t max_documents) : file_(file), max_documents_(max_documents) {}
 
-  YamlNode take() { return std::move(root_); }
+  std::vector<YamlNode> take() { return std::move(roots_); }
+  size_t documents() const { return roots_.size(); }
 
   void OnDocumentStart(const YAML::Mark& mark) override {
-    if (++documents_ > 1) refuse(at(mark), "a second document starts here (\"---\"); one is expected");
+    if (roots_.size() == max_documents_)
+      refuse(at(mark), max_documents_ == 1 ? "a second document starts here (\"---\"); one is expected"
+                                           : fmt::format("more than {} documents", max_documents_));
+    roots_.push_back(at(YAML::Mark()));
+    anchors_.clear();  // they end with their document
   }
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { add(at(mark), anchor); }
@@ -119,7 +124,7 @@ class TreeBuilder final : public YAML::EventHandler {
   // It goes where it belongs: the document, a list, a map's key or value.
   void place(YamlNode node) {
     if (open_.empty()) {
-      root_ = std::move(node);
+      roots_.back() = std::move(node);
       return;
     }
     Open& parent = open_.back();
@@ -153,10 +158,11 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   const std::string& file_;
-  YamlNode root_ = at(YAML::Mark());
+  const size_t max_documents_;
+  std::vector<YamlNode> roots_;
   std::vector<Open> open_;
   std::map<YAML::anchor_t, Anchored> anchors_;
-  int nodes_ = 0, copies_ = 0, documents_ = 0;  // copies: of nodes for the aliases that may follow
+  int nodes_ = 0, copies_ = 0;  // copies: of nodes for the aliases that may follow
 };
 
 template <typename T>
@@ -188,15 +194,18 @@ const char* YamlNode::kind_name() const {
   return "";
 }
 
-YamlNode parse_yaml(std::string_view text, const std::string& file) {
+namespace {
+
+std::vector<YamlNode> parse_documents(std::string_view text, const std::string& file, size_t most) {
   if (text.find('\0') != std::string_view::npos) fail(ErrorKind::config, "{}: not a text file", file);
   try {
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
-    TreeBuilder builder(file);
-    // A second document is refused by the builder. (The library's own loop over documents never ends on some
-    // texts.)
-    if (parser.HandleNextDocument(builder)) parser.HandleNextDocument(builder);
+    TreeBuilder builder(file, most);
+    // One document more than allowed is refused by the builder. (The library's own loop over documents never
+    // ends on some texts: a round without a document is the last one.)
+    for (size_t before = 0; parser.HandleNextDocument(builder) && builder.documents() > before;)
+      before = builder.documents();
     return builder.take();
   } catch (const YAML::DeepRecursion& error) {
     fail(ErrorKind::config, "{}:{}:{}: nested too deeply", file, error.mark.line + 1, error.mark.column + 1);
@@ -204,6 +213,21 @@ YamlNode parse_yaml(std::string_view text, const std::string& file) {
     if (error.mark.is_null()) fail(ErrorKind::config, "{}: {}", file, error.msg);
     fail(ErrorKind::config, "{}:{}:{}: {}", file, error.mark.line + 1, error.mark.column + 1, error.msg);
   }
+}
+
+}  // namespace
+
+YamlNode parse_yaml(std::string_view text, const std::string& file) {
+  std::vector<YamlNode> documents = parse_documents(text, file, 1);
+  if (!documents.empty()) return std::move(documents.front());
+  YamlNode nothing;
+  nothing.line = nothing.column = 1;
+  return nothing;
+}
+
+std::vector<YamlNode> parse_yaml_documents(std::string_view text, const std::string& file) {
+  constexpr size_t kMaxDocuments = 1000;
+  return parse_documents(text, file, kMaxDocuments);
 }
 
 std::string YamlProblems::place(const YamlNode& at) const {

@@ -33,6 +33,9 @@ struct YamlNode::Entry {
 /// ErrorKind::config as "FILE:LINE:COLUMN: ...".
 YamlNode parse_yaml(std::string_view text, const std::string& file);
 
+/// The same of a text with several documents, "---" between them; at most 1,000.
+std::vector<YamlNode> parse_yaml_documents(std::string_view text, const std::string& file);
+
 /// Collects problems "FILE:LINE:COLUMN: message" while a document is read; throw_if_any() ends with all of
 /// them.
 class YamlProblems {

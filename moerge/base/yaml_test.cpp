@@ -50,6 +50,22 @@ TEST(Yaml, EndsOnTextsThatAreNone) {
   EXPECT_EQ(message_of("a: 1\n---\nb: 2\n").rfind("c.yaml:2:1: a second document", 0), 0u);
 }
 
+TEST(Yaml, SeveralDocuments) {
+  const std::vector<YamlNode> documents =
+      parse_yaml_documents("name: &a one\nmore: *a\n---\nname: two\n---\n", "f.yaml");
+  ASSERT_EQ(documents.size(), 3u);
+  EXPECT_EQ(documents[0].find("more")->scalar, "one");
+  EXPECT_EQ(documents[1].find("name")->line, 4);
+  EXPECT_EQ(documents[2].kind, YamlNode::Kind::null);
+  EXPECT_TRUE(parse_yaml_documents("", "f.yaml").empty());
+  EXPECT_THROW(parse_yaml("a: 1\n---\nb: 2\n", "f.yaml"), Error);
+  EXPECT_THROW(parse_yaml_documents("a: &x 1\n---\nb: *x\n", "f.yaml"), Error)
+      << "anchors end with a document";
+  std::string many;
+  for (int i = 0; i < 1001; i++) many += "--- 1\n";
+  EXPECT_THROW(parse_yaml_documents(many, "f.yaml"), Error);
+}
+
 TEST(Yaml, AliasesOfEveryKind) {
   const YamlNode root = parse_yaml("a: &x 1\nb: [*x, &y {c: *x}]\nd: *y\ne: *y\n", "c.yaml");
   EXPECT_EQ(root.find("b")->items[0].scalar, "1");
