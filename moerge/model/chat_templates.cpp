@@ -1,9 +1,13 @@
 #include "moerge/model/chat_templates.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/base/json.h"
 #include "moerge/base/utf8.h"
+#include "moerge/model/tokenizer_files.h"
 
 namespace moerge {
 namespace fs = std::filesystem;
@@ -148,6 +152,25 @@ std::optional<std::string> find_chat_template(const fs::path& folder) {
   if (const fs::path file = folder / "chat_template.jinja"; fs::exists(file)) return read_template_file(file);
   if (auto text = template_in(folder / "tokenizer_config.json")) return text;
   return template_in(folder / "chat_template.json");
+}
+
+std::string check_template_tokens(const BuiltInTemplate& known, const Model& model) {
+  std::vector<std::string_view> missing;
+  try {
+    if (known.tokens.empty()) return "";
+    const Tokenizer tokenizer = read_tokenizer(model);
+    for (const std::string_view token : known.tokens)
+      if (tokenizer.encode(token).size() != 1) missing.push_back(token);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::interrupted) throw;
+    return fmt::format("whether the base has the tokens {} of that template cannot be checked: {}",
+                       fmt::join(known.tokens, ", "), error.message());
+  }
+  if (missing.empty()) return "";
+  return fmt::format(
+      "the chat template \"{}\" writes {}, which the tokenizer of \"{}\" cuts up into several "
+      "tokens: the result was not trained on {}",
+      known.name, fmt::join(missing, ", "), model.name, missing.size() == 1 ? "it" : "them");
 }
 
 }  // namespace moerge

@@ -24,6 +24,10 @@ struct BuiltInTemplate {
 
 std::span<const BuiltInTemplate> built_in_templates();
 
+/// What a maker of models should know of a built-in template beside this model's tokenizer: that it cuts up
+/// some of the template's tokens, or that this cannot be found out. Empty: all is well.
+std::string check_template_tokens(const BuiltInTemplate& known, const Model& model);
+
 /// A text file as Python reads it: line ends are "\n". Throws input when it is not UTF-8 or larger than any
 /// template.
 std::string read_template_file(const std::filesystem::path& file);

@@ -26,28 +26,6 @@ ChatTemplate template_of(const Model& model, const std::string& what, const std:
   return {*text, {}};
 }
 
-// Tokens that the tokenizer would cut up into several.
-void check_tokens(const BuiltInTemplate& known, const Model& base, const std::string& place,
-                  std::vector<std::string>& warnings) {
-  std::vector<std::string_view> missing;
-  try {
-    if (known.tokens.empty()) return;
-    const Tokenizer tokenizer = read_tokenizer(base);
-    for (const std::string_view token : known.tokens)
-      if (tokenizer.encode(token).size() != 1) missing.push_back(token);
-  } catch (const Error& error) {
-    warnings.push_back(
-        fmt::format("{}: whether the base has the tokens {} of that template cannot be checked: {}", place,
-                    fmt::join(known.tokens, ", "), error.message()));
-    return;
-  }
-  if (!missing.empty())
-    warnings.push_back(fmt::format(
-        "{}: the chat template \"{}\" writes {}, which the tokenizer of {} cuts up into several tokens: the "
-        "result was not trained on {}",
-        place, known.name, fmt::join(missing, ", "), quoted(base), missing.size() == 1 ? "it" : "them"));
-}
-
 }  // namespace
 
 std::string chat_template_origin(const MoeConfig& config) {
@@ -84,7 +62,8 @@ std::optional<ChatTemplate> choose_chat_template(const MoeConfig& config, const 
     out.text = read_template_file(choice.file);
   } else {
     const auto known = std::ranges::find(built_in_templates(), choice.value, &BuiltInTemplate::name);
-    check_tokens(*known, *models.base, choice.place, warnings);
+    if (std::string cut = check_template_tokens(*known, *models.base); !cut.empty())
+      warnings.push_back(fmt::format("{}: {}", choice.place, cut));
     out.text = known->text;
   }
   out.origin = chat_template_origin(config);
