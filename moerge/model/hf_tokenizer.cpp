@@ -234,11 +234,15 @@ TokenizerFiles read_tokenizer_files(const fs::path& folder) {
 }
 
 HfTokenizer load_hf_tokenizer(const TokenizerFiles& files, const Json& config) {
-  HfTokenizer out{.tokenizer = only_pieces(files) ? Tokenizer(make_sentencepiece_tokenizer(files, config),
-                                                              sentencepiece_bos(files),
-                                                              (files.folder / "tokenizer.model").string())
-                                                  : Tokenizer(files.folder),
-                  .special = {}};
+  return with_stated_tokens(
+      files, config,
+      only_pieces(files) ? Tokenizer(make_sentencepiece_tokenizer(files, config), sentencepiece_bos(files),
+                                     (files.folder / "tokenizer.model").string())
+                         : Tokenizer(files.folder));
+}
+
+HfTokenizer with_stated_tokens(const TokenizerFiles& files, const Json& config, Tokenizer tokenizer) {
+  HfTokenizer out{.tokenizer = std::move(tokenizer), .special = {}};
   const Additions additions(files, config);
   std::set<std::string> known, added;
   for (Token& token : out.tokenizer.tokens()) {

@@ -35,6 +35,9 @@ struct HfTokenizer {
 /// tokenizer.json or tokenizer.model must be there. `config` is the model's config.json. Throws input.
 HfTokenizer load_hf_tokenizer(const TokenizerFiles& files, const Json& config);
 
+/// `tokenizer` with the tokens that the files beside it add.
+HfTokenizer with_stated_tokens(const TokenizerFiles& files, const Json& config, Tokenizer tokenizer);
+
 /// The tokens of tokenizer_config.json's "added_tokens_decoder", in the file's order.
 std::vector<Token> decoder_tokens(const TokenizerFiles& files);
 
