@@ -13,6 +13,7 @@
 #include "moerge/cli/folder_flags.h"
 #include "moerge/cli/moe_source.h"
 #include "moerge/cli/source_flags.h"
+#include "moerge/model/tokenizer_files.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/extract.h"
 #include "moerge/plan/folder_build.h"
@@ -106,11 +107,13 @@ int run_extract(std::string_view program, const std::vector<std::string>& argume
     layout = lay_out_folder(extract.plan, options);
   }
   FolderBuild build(extract.plan, layout, options, extract.model->config.raw.dump(), reporter);
-  build.write({.config = extract.model->config.raw,
-               .tokenizer = *extract.model,
-               .card = expert_card(extract, folder_name(options.out)),
-               .sources = {extract.model.get()}},
-              {});
+  build.write(
+      {.config = extract.model->config.raw,
+       .write_tokenizer =
+           [&](const std::filesystem::path& folder) { write_tokenizer_files(*extract.model, folder); },
+       .card = expert_card(extract, folder_name(options.out)),
+       .sources = {extract.model.get()}},
+      {});
   fetcher.forget();
   if (a.json) print_result(json_text(extract_json(extract, layout)));
   reporter.info(fmt::format(

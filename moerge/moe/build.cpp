@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "moerge/base/error.h"
+#include "moerge/model/tokenizer_files.h"
 #include "moerge/moe/card.h"
 #include "moerge/moe/gate_job.h"
 #include "moerge/moe/saved_gates.h"
@@ -14,6 +17,9 @@ namespace {
 std::vector<const Model*> list_sources(const MoePlan& moe) {
   std::vector<const Model*> sources;
   for (const auto& [location, model] : moe.opened) sources.push_back(model.get());
+  for (const auto& [reference, made] : moe.made)
+    for (const Model* model : made.made_of)
+      if (std::ranges::find(sources, model) == sources.end()) sources.push_back(model);
   return sources;
 }
 
@@ -68,8 +74,12 @@ void build_moe(MoePlan& moe, const FolderLayout& layout, const BuildOptions& opt
   if (options.write_card && options.part.count == 0 && !card.no_license.empty())
     reporter.info(card.no_license);
   const FolderContent content = {.config = moe.model_config,
-                                 .tokenizer = *moe.models.base,
-                                 .chat_template = moe.chat_template ? &moe.chat_template->text : nullptr,
+                                 .write_tokenizer =
+                                     [&](const std::filesystem::path& folder) {
+                                       write_tokenizer_files(
+                                           *moe.models.base, folder,
+                                           moe.chat_template ? &moe.chat_template->text : nullptr);
+                                     },
                                  .card = render_card(card.card),
                                  .files = {{"mergekit_moe_config.yml", moe.config.yaml}},
                                  .sources = list_sources(moe)};

@@ -265,18 +265,26 @@ void check_models(const YamlNode& root, const MoeConfig& config, bool allow_all_
                    "different ones, or pass --i-understand-this-is-not-useful-without-training");
 }
 
+// Of several documents the one of the mixture; the others are merges that it names.
+YamlNode find_document(std::string_view yaml, const std::string& file) {
+  std::vector<YamlNode> documents = parse_yaml_documents(yaml, file);
+  if (documents.size() > 1)
+    std::erase_if(documents, [](const YamlNode& document) { return !document.find("experts"); });
+  return documents.size() == 1 ? std::move(documents.front()) : parse_yaml(yaml, file);
+}
+
 MoeConfig parse(std::string_view yaml, const std::string& file, bool allow_all_same, bool finished) {
   MoeConfig config;
   config.file = file;
   config.yaml = yaml;
   YamlProblems problems(file);
-  const YamlNode root = parse_yaml(yaml, file);
+  const YamlNode root = find_document(yaml, file);
   if (!problems.expect_map(root, "the configuration")) problems.throw_if_any();
   if (root.find("merge_method") || root.find("slices") || root.find("models")) {
-    problems.error(
-        root,
-        "this is the configuration of a dense merge (merge_method, models or slices); a mixture of experts "
-        "names \"base_model\" and \"experts\"");
+    problems.error(root,
+                   "this is the configuration of a dense merge (merge_method, models or slices), for "
+                   "\"moerge merge\"; a mixture of experts "
+                   "names \"base_model\" and \"experts\"");
     problems.throw_if_any();
   }
   problems.check_keys(root, kTopKeys);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "moerge/base/error.h"
 #include "moerge/base/yaml.h"
@@ -99,10 +100,16 @@ class RecipeReader {
 }  // namespace
 
 MergeRecipe parse_merge_recipe(std::string_view yaml, const std::string& file) {
-  const YamlNode root = parse_yaml(yaml, file);
   MergeRecipe recipe;
-  recipe.method = text_of(root.find("merge_method"));
-  RecipeReader(recipe).read(root);
+  std::set<std::string> names;
+  for (const YamlNode& root : parse_yaml_documents(yaml, file)) {
+    const std::string name = text_of(root.find("name"));
+    if (name.empty() || recipe.method.empty()) recipe.method = text_of(root.find("merge_method"));
+    names.insert(name);
+    RecipeReader(recipe).read(root);
+  }
+  // Documents that others build on are no models.
+  std::erase_if(recipe.models, [&](const MergedModel& model) { return names.contains(model.reference); });
   if (recipe.models.empty())
     fail(ErrorKind::config,
          "{}: no model in it: \"models\", \"slices\" or \"modules\" with models is expected", file);

@@ -18,7 +18,8 @@ struct MergeRecipe {
   std::vector<MergedModel> models;  // in the document's order, each once
 };
 
-/// Throws config when it is no such document.
+/// Of several documents that build on each other the method is that of the one without a name. Throws config
+/// when it is no such document.
 MergeRecipe parse_merge_recipe(std::string_view yaml, const std::string& file);
 
 }  // namespace moerge

@@ -15,18 +15,8 @@
 namespace moerge {
 namespace {
 
-// One spelling for every way to write a path. A GGUF file keeps its own name where that is a link (as in the
-// Hugging Face cache): the name says what it is.
-std::filesystem::path one_spelling(const std::filesystem::path& path) {
-  namespace fs = std::filesystem;
-  if (!fs::is_directory(path))
-    return fs::weakly_canonical(fs::absolute(path).parent_path()) / path.filename();
-  const fs::path folder = fs::weakly_canonical(path);
-  return find_gguf(folder).value_or(folder);
-}
-
 // Opens every model that the configuration names; all that cannot be opened are reported together.
-void open_models(MoePlan& moe, const Resolve& resolve) {
+void open_models(MoePlan& moe, const Resolve& resolve, const OpenOther& other) {
   std::vector<std::string> problems;
   ErrorKind kind = ErrorKind::input;
   const auto note = [&](ErrorKind found, const std::string& message) {
@@ -36,9 +26,15 @@ void open_models(MoePlan& moe, const Resolve& resolve) {
   };
   const auto open = [&](const std::string& reference) -> const Model* {
     try {
-      ModelLocation location = resolve(reference);
-      location.path = one_spelling(location.path);
-      if (!location.adapter.empty()) location.adapter = std::filesystem::weakly_canonical(location.adapter);
+      if (const auto known = moe.made.find(reference); known != moe.made.end())
+        return known->second.model.get();
+      if (std::optional<OpenedModel> made = other ? other(reference) : std::nullopt) {
+        const Model& model = *(moe.made[reference] = std::move(*made)).model;
+        // Says which families there are.
+        if (!model.architecture) parse_model_config(model.config.raw, fmt::format("\"{}\"", reference));
+        return &model;
+      }
+      const ModelLocation location = canonical_location(resolve(reference));
       std::unique_ptr<Model>& model = moe.opened[location];
       if (!model) model = std::make_unique<Model>(reference, location);
       return model.get();
@@ -235,12 +231,12 @@ void count_parameters(MoePlan& moe) {
 
 }  // namespace
 
-MoePlan open_moe(MoeConfig config, const Resolve& resolve) {
+MoePlan open_moe(MoeConfig config, const Resolve& resolve, const OpenOther& other) {
   MoePlan moe;
   moe.config = std::move(config);
   moe.warnings = moe.config.warnings;
   moe.gate_mode = find_gate_mode(moe.config.gate_mode);
-  open_models(moe, resolve);
+  open_models(moe, resolve, other);
   settle_experts_per_token(moe.config, moe.models.kept_experts(), moe.models.base->config.experts_per_token);
   check_fit(moe);
   return moe;

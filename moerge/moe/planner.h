@@ -30,6 +30,9 @@ struct PlanOptions {
 /// Where a model reference points; throws config when nowhere.
 using Resolve = std::function<ModelLocation(const std::string& reference)>;
 
+/// Opens what a reference means that is on no disk; empty for any other. Null: there is nothing of the kind.
+using OpenOther = std::function<std::optional<OpenedModel>(const std::string& reference)>;
+
 /// Part::group of what comes from the base, its own experts included; those of the configuration have their
 /// number there, shared experts -2, -3, ...
 inline constexpr int64_t kBaseGroup = -1, kFirstSharedGroup = -2;
@@ -37,6 +40,7 @@ inline constexpr int64_t kBaseGroup = -1, kFirstSharedGroup = -2;
 struct MoePlan {
   MoeConfig config;
   std::map<ModelLocation, std::unique_ptr<Model>> opened;  // each model once
+  std::map<std::string, OpenedModel> made;                 // those that are on no disk, by reference
   MoeModels models;
   const OutputArchitecture* output = nullptr;
   const GateMode* gate_mode;
@@ -57,7 +61,7 @@ struct MoePlan {
 
 /// The models that a configuration names, opened and found to fit; nothing else is settled yet. Throws config
 /// or unsupported with every problem found, one a line.
-MoePlan open_moe(MoeConfig config, const Resolve& resolve);
+MoePlan open_moe(MoeConfig config, const Resolve& resolve, const OpenOther& other = {});
 /// The rest. Throws the same.
 void complete_plan(MoePlan& moe, const PlanOptions& options);
 /// Both.

@@ -9,7 +9,6 @@
 #include "moerge/base/digest.h"
 #include "moerge/base/error.h"
 #include "moerge/formats/safetensors_sink.h"
-#include "moerge/model/tokenizer_files.h"
 #include "moerge/plan/execute.h"
 #include "moerge/plan/manifest.h"
 
@@ -361,10 +360,10 @@ bool FolderBuild::is_larger_than_memory() const { return 2 * plan_.totals().byte
 
 void FolderBuild::write_small_files(const FolderContent& content) {
   const fs::path& folder = folder_.path();
-  write_file(folder / "config.json", content.config.dump(2) + "\n");
+  if (!content.config.is_null()) write_file(folder / "config.json", content.config.dump(2) + "\n");
   for (const auto& [name, text] : content.files) write_file(folder / name, text);
-  if (options_.copy_tokenizer) write_tokenizer_files(content.tokenizer, folder, content.chat_template);
-  if (options_.write_card) write_file(folder / "README.md", content.card);
+  if (options_.copy_tokenizer && content.write_tokenizer) content.write_tokenizer(folder);
+  if (options_.write_card && !content.card.empty()) write_file(folder / "README.md", content.card);
 }
 
 // The journals go last: should the run be killed before, the next one has nothing to write again.

@@ -40,10 +40,10 @@ struct BuildOptions {
 
 /// What goes into the folder beside the plan's tensors.
 struct FolderContent {
-  const Json& config;                                           // config.json
-  const Model& tokenizer;                                       // whose tokenizer files are copied
-  const std::string* chat_template = nullptr;                   // instead of theirs
-  std::string card;                                             // README.md
+  const Json& config;  // config.json; null: none
+  // Puts the tokenizer's files there; null: there are none.
+  std::function<void(const std::filesystem::path& folder)> write_tokenizer;
+  std::string card;                                             // README.md; empty: none
   std::vector<std::pair<std::string, std::string>> files = {};  // further ones: name, content
   std::vector<const Model*> sources = {};                       // of the plan's tensors, for the manifest
 };
