@@ -19,6 +19,10 @@ struct Command {
 int run_program(std::string_view program, const std::vector<std::string>& arguments);
 
 int run_moe(std::string_view program, const std::vector<std::string>& arguments);
+int run_merge(std::string_view program, const std::vector<std::string>& arguments);
+int run_layershuffle(std::string_view program, const std::vector<std::string>& arguments);
+int run_merge_pytorch(std::string_view program, const std::vector<std::string>& arguments);
+int run_list(std::string_view program, const std::vector<std::string>& arguments);
 int run_plan(std::string_view program, const std::vector<std::string>& arguments);
 int run_extract(std::string_view program, const std::vector<std::string>& arguments);
 int run_gguf(std::string_view program, const std::vector<std::string>& arguments);

@@ -15,10 +15,17 @@
 namespace moerge {
 namespace {
 
-constexpr std::array<Command, 14> kCommands = {{
+constexpr std::array<Command, 18> kCommands = {{
     {"moe", "make a mixture of experts from the models that a YAML file names", "mergekit-moe", run_moe},
+    {"merge", "merge models into one: SLERP, TIES, DARE and the other methods of mergekit-yaml",
+     "mergekit-yaml", run_merge},
     {"plan", "say what would be made of a YAML: sizes, memory, families; writes nothing", "", run_plan},
     {"extract", "write one expert of a mixture as a dense model", "", run_extract},
+    {"layershuffle", "make a model whose layers are drawn at random from others", "mergekit-layershuffle",
+     run_layershuffle},
+    {"merge-pytorch", "merge files of tensors that are no language models", "mergekit-pytorch",
+     run_merge_pytorch},
+    {"list", "print the merge methods with their parameters and papers", "", run_list},
     {"gguf", "write GGUF files, quantised or not, from a YAML or a model folder", "", run_gguf},
     {"route", "say where a mixture's routers send the tokens of a text, and what is wrong", "", run_route},
     {"chat", "talk with a model in the terminal, and watch which expert has each word", "", run_chat},

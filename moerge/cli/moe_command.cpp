@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <charconv>
 
 #include "moerge/base/error.h"
@@ -12,6 +11,7 @@
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
 #include "moerge/cli/fetch_models.h"
+#include "moerge/cli/foreign_flags.h"
 #include "moerge/cli/moe_flags.h"
 #include "moerge/cli/source_flags.h"
 #include "moerge/moe/build.h"
@@ -20,33 +20,6 @@
 
 namespace moerge {
 namespace {
-
-// Flags of mergekit-moe that change nothing here, each with the reason that is printed when it is given.
-struct ForeignFlag {
-  const char* name;  // as CLI11 spells it
-  bool takes_value;
-  const char* reason;
-};
-
-constexpr ForeignFlag kForeign[] = {
-    {"--cuda,!--no-cuda", false,
-     "the forward pass runs on the device that --device names; copying needs none"},
-    {"--low-cpu-memory,!--no-low-cpu-memory", false, "memory never holds more than one layer"},
-    {"--read-to-gpu,!--no-read-to-gpu", false, "weights are copied from file to file"},
-    {"--multi-gpu,!--no-multi-gpu", false, "weights are copied from file to file"},
-    {"--gpu-rich", false, "weights are copied from file to file"},
-    {"--lazy-unpickle,!--no-lazy-unpickle", false, "tensors are always read lazily"},
-    {"--clone-tensors,!--no-clone-tensors", false, "every tensor is written on its own"},
-    {"--async-write,!--no-async-write", false, "tensors are written in parallel"},
-    {"--write-threads", true, "-j sets the threads"},
-    {"--trust-remote-code,!--no-trust-remote-code", false, "no code from a model folder is ever run"},
-    {"--unsafe-truncate-embeddings,!--no-unsafe-truncate-embeddings", false,
-     "embeddings are the base model's"},
-    {"--lora-merge-cache", true, "LoRA adapters are added while weights are read; no merged copy is kept"},
-    {"--lora-merge-dtype", true,
-     "a LoRA adapter is added in float32 and rounded once to the model's own type"},
-    {"--safe-serialization,!--no-safe-serialization", false, "the result is always safetensors"},
-};
 
 struct PartFlags {
   std::optional<std::string> part;
@@ -142,23 +115,12 @@ int run_moe(std::string_view program, const std::vector<std::string>& arguments)
       std::string(program));
   PartFlags parts;
   add_flags(app, a, parts);
-  std::array<bool, std::size(kForeign)> foreign_given = {};
-  std::array<std::string, std::size(kForeign)> foreign_values;
-  std::array<CLI::Option*, std::size(kForeign)> foreign;
-  for (size_t i = 0; i < std::size(kForeign); i++) {
-    foreign[i] = kForeign[i].takes_value ? app.add_option(kForeign[i].name, foreign_values[i],
-                                                          "accepted; " + std::string(kForeign[i].reason))
-                                         : app.add_flag(kForeign[i].name, foreign_given[i],
-                                                        "accepted; " + std::string(kForeign[i].reason));
-    foreign[i]->group("Of mergekit-moe, without effect here");
-  }
+  const ForeignFlags foreign(app, "mergekit-moe");
   if (!parse_arguments(app, arguments, program)) return 0;
   check_device_flags(a.how);
 
   Reporter reporter(a.level());
-  for (size_t i = 0; i < std::size(kForeign); i++)
-    if (foreign[i]->count() > 0)
-      reporter.info(fmt::format("{} has no effect: {}", foreign[i]->get_name(), kForeign[i].reason));
+  foreign.report(reporter);
 
   BuildOptions options = a.build_options();
   if (parts.part) options.part = parse_part(*parts.part);

@@ -13,8 +13,9 @@
 namespace moerge {
 namespace {
 
-constexpr std::array<std::string_view, 8> kTopKeys = {"merge_method", "base_model", "models",    "slices",
-                                                      "parameters",   "dtype",      "out_dtype", "name"};
+constexpr std::array<std::string_view, 11> kTopKeys = {
+    "merge_method", "base_model", "models",        "slices",    "parameters",      "dtype",
+    "out_dtype",    "name",       "chat_template", "tokenizer", "tokenizer_source"};
 constexpr std::array<std::string_view, 2> kModelKeys = {"model", "parameters"};
 constexpr std::array<std::string_view, 3> kSourceKeys = {"model", "layer_range", "parameters"};
 constexpr std::array<std::string_view, 4> kSliceKeys = {"sources", "base_model", "parameters",
@@ -35,6 +36,10 @@ class ConfigReader {
     config_.dtype = read_dtype(root_, "dtype", problems_);
     config_.out_dtype = read_dtype(root_, "out_dtype", problems_);
     config_.parameters = parameters(root_);
+    config_.tokenizer = read_tokenizer_settings(root_, config_.file, problems_);
+    config_.name = problems_.text(root_, "name").value_or("");
+    config_.chat_template = problems_.text(root_, "chat_template").value_or("");
+    if (!config_.chat_template.empty()) config_.chat_template_place = place(*root_.find("chat_template"));
     const YamlNode *models = root_.find("models"), *slices = root_.find("slices");
     if (is_said(models) == is_said(slices))
       return problems_.error(is_said(slices) ? *slices : root_,
@@ -229,20 +234,31 @@ std::vector<std::string> MergeConfig::models() const {
   return out;
 }
 
-MergeConfig parse_merge_config(std::string_view yaml, const std::string& file) {
+std::vector<std::string> MergeConfig::all_models() const {
+  std::vector<std::string> out = models();
+  if (tokenizer)
+    for (const std::string& model : tokenizer->models())
+      if (std::ranges::find(out, model) == out.end()) out.push_back(model);
+  return out;
+}
+
+MergeConfig read_merge_config(const YamlNode& root, const std::string& file, YamlProblems& problems) {
   MergeConfig config;
   config.file = file;
-  config.yaml = yaml;
-  YamlProblems problems(file);
-  const YamlNode root = parse_yaml(yaml, file);
   if (problems.expect_map(root, "the configuration")) ConfigReader(root, config, problems).read();
+  return config;
+}
+
+MergeConfig parse_merge_config(std::string_view yaml, const std::string& file) {
+  YamlProblems problems(file);
+  MergeConfig config = read_merge_config(parse_yaml(yaml, file), file, problems);
   problems.throw_if_any();
+  config.yaml = yaml;
   config.warnings = problems.warnings();
   return config;
 }
 
-bool is_merge_config(std::string_view yaml, const std::string& file) {
-  const YamlNode root = parse_yaml(yaml, file);
+bool is_merge_config(const YamlNode& root) {
   return !root.find("experts") && (root.find("merge_method") || root.find("models") || root.find("slices"));
 }
 

@@ -6,13 +6,12 @@
 #include <string_view>
 #include <vector>
 
+#include "moerge/base/yaml.h"
 #include "moerge/merge/parameters.h"
+#include "moerge/merge/tokenizer_settings.h"
 #include "moerge/tensor/dtype.h"
 
 namespace moerge {
-
-/// Where something was written, for messages about it: "FILE:LINE:COLUMN".
-using Place = std::string;
 
 /// A model, and which of its layers: all where no range is said.
 struct MergeSource {
@@ -40,12 +39,19 @@ struct MergeConfig {
   std::optional<DType> dtype;      // in which is computed
   std::optional<DType> out_dtype;  // in which is written; empty: as computed
 
+  std::string name;  // by which other documents of the file mean its result; may be empty
+  std::optional<TokenizerSettings> tokenizer;  // empty: the base's, and every model has its own rows
+  std::string chat_template;                   // as written; empty: the tokenizer's own files, byte for byte
+  Place chat_template_place;
+
   std::string file;                   // where it was read from, for messages
-  std::string yaml;                   // the document itself
+  std::string yaml;                   // the whole file
   std::vector<std::string> warnings;  // unknown keys and the like
 
-  /// Every model that it names, the base first, in the document's order, each once.
+  /// Every model that is merged, the base first, in the document's order, each once.
   std::vector<std::string> models() const;
+  /// Those and the ones that only "tokenizer" names.
+  std::vector<std::string> all_models() const;
 };
 
 inline constexpr int64_t kMaxMergeConfig = 1 << 20;  // bytes of a YAML file
@@ -54,7 +60,10 @@ inline constexpr int64_t kMaxMergeConfig = 1 << 20;  // bytes of a YAML file
 /// at once, one "FILE:LINE:COLUMN: message" a line.
 MergeConfig parse_merge_config(std::string_view yaml, const std::string& file);
 
-/// Whether a YAML is such a document, and not one of a mixture of experts.
-bool is_merge_config(std::string_view yaml, const std::string& file);
+/// The same of a document that is parsed; what is wrong becomes a problem.
+MergeConfig read_merge_config(const YamlNode& root, const std::string& file, YamlProblems& problems);
+
+/// Whether a document is one of these, and not of a mixture of experts.
+bool is_merge_config(const YamlNode& root);
 
 }  // namespace moerge

@@ -124,10 +124,10 @@ TEST(MergeConfig, WhatIsWrongIsSaidAllAtOnce) {
 }
 
 TEST(MergeConfig, IsToldFromAMixture) {
-  EXPECT_TRUE(is_merge_config("merge_method: linear\nmodels: []\n", "x"));
-  EXPECT_TRUE(is_merge_config("slices: []\n", "x"));
-  EXPECT_FALSE(is_merge_config("base_model: a\nexperts: []\n", "x"));
-  EXPECT_FALSE(is_merge_config("base_model: a\n", "x"));
+  EXPECT_TRUE(is_merge_config(parse_yaml("merge_method: linear\nmodels: []\n", "x")));
+  EXPECT_TRUE(is_merge_config(parse_yaml("slices: []\n", "x")));
+  EXPECT_FALSE(is_merge_config(parse_yaml("base_model: a\nexperts: []\n", "x")));
+  EXPECT_FALSE(is_merge_config(parse_yaml("base_model: a\n", "x")));
 }
 
 }  // namespace

@@ -89,6 +89,9 @@ struct MergeMethod {
   BaseRole base;
   int min_models, max_models;  // the base counts; max 0: any number
   MissingInput missing;
+  /// What is wrong with the values of a job's parameters, as the end of a sentence; empty: nothing. Null:
+  /// every value will do.
+  std::string (*check)(const MergeJob& job) = nullptr;
   std::unique_ptr<TensorMerge> (*make)(const MergeJob& job);
 };
 

@@ -96,8 +96,8 @@ std::optional<std::pair<std::string, int64_t>> first_number(std::string_view nam
 
 }  // namespace
 
-ModelLayout::ModelLayout(const Json& config, const std::vector<TensorSpec>& tensors,
-                         const std::string& where) {
+ModelLayout::ModelLayout(const Json& config, const std::vector<TensorSpec>& tensors, const std::string& where)
+    : has_layers_(true) {
   const auto type = config.find("model_type");
   const FamilyLayout* family =
       type != config.end() && type->is_string() ? find_family(type->get<std::string>()) : nullptr;
@@ -175,7 +175,7 @@ void ModelLayout::count(const Json& config, const std::vector<TensorSpec>& tenso
 }
 
 std::optional<int64_t> ModelLayout::layer_of(std::string_view name) const {
-  if (!name.starts_with(prefix_)) return {};
+  if (!has_layers_ || !name.starts_with(prefix_)) return {};
   name.remove_prefix(prefix_.size());
   return number(name.substr(0, std::min(name.find('.'), name.size())));
 }

@@ -20,6 +20,9 @@ class ModelLayout {
   /// number of them, unsupported when there is no way to tell.
   ModelLayout(const Json& config, const std::vector<TensorSpec>& tensors, const std::string& where);
 
+  /// Of tensors that belong to no layers.
+  ModelLayout() = default;
+
   int64_t layers() const { return layers_; }
   /// "num_hidden_layers".
   const std::string& count_key() const { return count_key_; }
@@ -33,6 +36,8 @@ class ModelLayout {
   std::string in_layer(std::string_view name, int64_t layer) const;
   /// Outside the layers: with the last of them rather than with the first.
   bool comes_after(std::string_view name) const;
+  /// The tensor of the tokens' embeddings; empty where it is not known.
+  std::string embedding() const { return by_token_.empty() ? "" : by_token_.front(); }
   /// Has a row for each token of the vocabulary.
   bool is_by_token(std::string_view name) const;
 
@@ -40,7 +45,7 @@ class ModelLayout {
   void infer(const Json& config, const std::vector<TensorSpec>& tensors, const std::string& where);
   void count(const Json& config, const std::vector<TensorSpec>& tensors, const std::string& where);
 
-  bool known_ = true;
+  bool known_ = true, has_layers_ = false;
   std::string prefix_, count_key_;
   int64_t layers_ = 0;
   std::vector<std::string> by_token_, after_;

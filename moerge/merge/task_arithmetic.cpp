@@ -294,6 +294,18 @@ class TaskArithmetic final : public TensorMerge {
 
 }  // namespace
 
+std::string check_rank_probabilities(const MergeJob& job) {
+  for (const size_t i : job.without_base()) {
+    const double density = job.value("density", i), epsilon = job.value("epsilon", i);
+    if (density <= 0 || density >= 1 || (density - epsilon > 0 && density + epsilon < 1)) continue;
+    return fmt::format(
+        "density {:.6g} and epsilon {:.6g} of \"{}\" make probabilities from {:.6g} to {:.6g}, "
+        "they have to lie between 0 and 1",
+        density, epsilon, job.input_names[i], density - epsilon, density + epsilon);
+  }
+  return "";
+}
+
 std::unique_ptr<TensorMerge> make_task_arithmetic(const MergeJob& job, const TaskArithmeticKind& kind) {
   return std::make_unique<TaskArithmetic>(job, kind);
 }

@@ -53,6 +53,9 @@ constexpr ParameterSpec task_int8_mask() {
   return {"int8_mask", ParameterSpec::Type::flag, ParameterSpec::Scope::tensor, 0, "without effect here"};
 }
 
+/// MergeMethod::check of Thinning::by_rank: its probabilities lie between 0 and 1.
+std::string check_rank_probabilities(const MergeJob& job);
+
 std::unique_ptr<TensorMerge> make_task_arithmetic(const MergeJob& job, const TaskArithmeticKind& kind);
 
 }  // namespace moerge

@@ -29,6 +29,7 @@ const MergeMethod kDellaLinear = {
     .min_models = 1,
     .max_models = 0,
     .missing = MissingInput::refused,
+    .check = check_rank_probabilities,
     .make =
         [](const MergeJob& job) {
           return make_task_arithmetic(job, {.thinning = Thinning::by_rank, .consensus = false});

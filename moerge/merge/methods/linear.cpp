@@ -39,6 +39,13 @@ class Linear final : public TensorMerge {
   float divisor_ = 1;
 };
 
+std::string check_weights_sum(const MergeJob& job) {
+  if (job.value("normalize") == 0) return "";
+  double sum = 0;
+  for (size_t i = 0; i < job.inputs; i++) sum += job.value("weight", i);
+  return sum != 0 ? "" : "its weights sum to 0, and cannot be normalised";
+}
+
 }  // namespace
 
 const MergeMethod kLinear = {
@@ -51,6 +58,7 @@ const MergeMethod kLinear = {
     .min_models = 1,
     .max_models = 0,
     .missing = MissingInput::refused,
+    .check = check_weights_sum,
     .make = [](const MergeJob& job) -> std::unique_ptr<TensorMerge> { return std::make_unique<Linear>(job); },
 };
 
