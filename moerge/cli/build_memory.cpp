@@ -34,13 +34,18 @@ Resident resident_memory() {
 
 }  // namespace
 
-BuildMemory build_memory(const MoePlan& moe, const DecoderOptions& options, int threads) {
+BuildMemory build_memory(const Plan& plan, int threads) {
   BuildMemory memory;
   // Planning gives no pages of files back: those of its peak were no more than those of now.
   const Resident resident = resident_memory();
   memory.planning = resident.most - resident.file;
   memory.program = resident.anonymous;
-  memory.buffers = buffer_bytes(moe.plan, threads) + threads * kThread;
+  memory.buffers = buffer_bytes(plan, threads) + threads * kThread;
+  return memory;
+}
+
+BuildMemory build_memory(const MoePlan& moe, const DecoderOptions& options, int threads) {
+  BuildMemory memory = build_memory(moe.plan, threads);
   memory.routers = gate_bytes(moe);
   if (moe.gate_mode->needs == GateNeeds::base_pass)
     memory.decoder = decoder_memory(*moe.models.base, options, gate_texts(moe.gate_input).sequences);

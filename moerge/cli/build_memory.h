@@ -25,5 +25,7 @@ struct BuildMemory {
 /// To be asked when everything is planned and nothing else has been loaded: then the process is as large as
 /// that of a build. `threads`: of the copying.
 BuildMemory build_memory(const MoePlan& moe, const DecoderOptions& options, int threads);
+/// Without routers.
+BuildMemory build_memory(const Plan& plan, int threads);
 
 }  // namespace moerge

@@ -5,6 +5,7 @@
 #include "moerge/base/error.h"
 #include "moerge/base/file.h"
 #include "moerge/cli/fetch_models.h"
+#include "moerge/cli/merge_source.h"
 #include "moerge/cli/route_texts.h"
 #include "moerge/hub/card_source.h"
 #include "moerge/model/quantization.h"
@@ -91,6 +92,17 @@ ExportSource describe_moe(const MoePlan& moe, const std::string& name) {
           .expert_names = expert_names(moe.model_config, moe.config)};
 }
 
+ExportSource describe_merge(const MergePlan& merge, const fs::path& tokenizer_folder,
+                            const std::string& name) {
+  return {.folder = tokenizer_folder,
+          .config = merge.model_config,
+          .card = render_card(merge_card(merge, name, true).card),
+          .name = name,
+          .tokenizer = is_gguf_name(tokenizer_folder) ? merge.tokenizer->gguf() : nullptr,
+          .chat_template = merge.chat_template,
+          .where = merge.config.file};
+}
+
 struct OpenSource::State {
   State(const SourceOptions& options, Reporter& reporter) : fetcher(options, reporter) {}
 
@@ -101,6 +113,8 @@ struct OpenSource::State {
   std::unique_ptr<MoePlan> moe;
   std::unique_ptr<PromptEncoder> encoder;
   std::unique_ptr<GateJob> job;
+  std::unique_ptr<MergePlan> merge;  // instead: of a dense merge
+  std::unique_ptr<TokenizerFolder> tokenizer;
   // Of a folder.
   fs::path folder;
   std::unique_ptr<Checkpoint> checkpoint;
@@ -109,6 +123,13 @@ struct OpenSource::State {
   Json config;
 
   void open_yaml(const fs::path& file, const SourceOptions& options, int threads) {
+    if (makes_merge(file)) {
+      merge = plan_merge_yaml(file, merge_options(options), {}, options.fetch, fetcher);
+      tokenizer = std::make_unique<TokenizerFolder>(*merge);
+      name = file.stem().string();
+      warnings = merge->warnings;
+      return;
+    }
     check_device(decoder_options(options, threads).device);
     moe = std::make_unique<MoePlan>(plan_yaml(file, options, Layout::per_expert, fetcher));
     encoder = make_encoder(*moe, options, threads);
@@ -179,11 +200,15 @@ void OpenSource::forget() { state_->fetcher.forget(); }
 void OpenSource::forget_headers() { state_->fetcher.forget_headers(); }
 
 const std::string& OpenSource::name() const { return state_->name; }
-const Plan& OpenSource::plan() const { return state_->moe ? state_->moe->plan : state_->plan; }
+const Plan& OpenSource::plan() const {
+  if (state_->moe) return state_->moe->plan;
+  return state_->merge ? state_->merge->plan : state_->plan;
+}
 const std::vector<std::string>& OpenSource::warnings() const { return state_->warnings; }
 
 ExportSource OpenSource::describe(const std::string& name) const {
   if (state_->moe) return describe_moe(*state_->moe, name);
+  if (state_->merge) return describe_merge(*state_->merge, state_->tokenizer->path(), name);
   if (const Model* model = state_->model.get(); model && (model->gguf() || model->origin))
     return {.folder = model->path,
             .config = state_->config,

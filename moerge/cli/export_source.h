@@ -1,5 +1,5 @@
 #pragma once
-// What `moerge gguf` and `moerge imatrix` can start from: an MoE YAML or a model.
+// What `moerge gguf` and `moerge imatrix` can start from: the YAML of a mixture or merge, or a model.
 
 #include <filesystem>
 #include <functional>
@@ -13,6 +13,7 @@
 #include "moerge/export/file_types.h"
 #include "moerge/export/metadata.h"
 #include "moerge/export/write.h"
+#include "moerge/merge/planner.h"
 #include "moerge/plan/plan.h"
 
 namespace moerge {
@@ -24,6 +25,10 @@ const FileType& wide_type(const Plan& plan);
 
 /// Of a planned mixture, for the exporter; `name`: of the model to be written.
 ExportSource describe_moe(const MoePlan& moe, const std::string& name);
+
+/// The same of a planned merge. `tokenizer_folder` (TokenizerFolder) must outlive the result.
+ExportSource describe_merge(const MergePlan& merge, const std::filesystem::path& tokenizer_folder,
+                            const std::string& name);
 
 class OpenSource {
  public:

@@ -41,14 +41,14 @@ void add_contexts(GgufForecast& forecast, const ExportPlan& plan, int64_t max_po
 
 }  // namespace
 
-GgufForecast forecast_gguf(const MoePlan& moe, const std::string& name) {
+GgufForecast forecast_gguf(const ExportSource& source, const Plan& planned, int64_t max_positions) {
   GgufForecast forecast;
   try {
-    const ExportPlan plan = plan_export(describe_moe(moe, name), moe.plan, {});
+    const ExportPlan plan = plan_export(source, planned, {});
     add_warnings(plan.warnings, forecast.warnings);
-    add_files(forecast, plan, name);
+    add_files(forecast, plan, source.name);
     try {
-      add_contexts(forecast, plan, moe.models.base->config.max_positions);
+      add_contexts(forecast, plan, max_positions);
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::interrupted) throw;
       forecast.memory_refusal = first_line(error);

@@ -1,5 +1,5 @@
 #pragma once
-// What `moerge gguf CONFIG` would write of a planned mixture, and what llama.cpp needs to run it.
+// What `moerge gguf CONFIG` would write of a plan, and what llama.cpp needs to run it.
 
 #include <cstdint>
 #include <string>
@@ -7,7 +7,8 @@
 
 #include "moerge/engine/llama_memory.h"
 #include "moerge/export/file_types.h"
-#include "moerge/moe/planner.h"
+#include "moerge/export/model_description.h"
+#include "moerge/plan/plan.h"
 
 namespace moerge {
 
@@ -29,8 +30,8 @@ struct GgufForecast {
   std::vector<std::string> warnings;
 };
 
-/// BF16, Q8_0 and Q4_K_M, at 4096 and 32768 tokens. `name`: of the files and the model, since it is written
-/// into them. Nothing about the model throws.
-GgufForecast forecast_gguf(const MoePlan& moe, const std::string& name);
+/// BF16, Q8_0 and Q4_K_M, at 4096 and 32768 tokens; `max_positions`: the model's, 0 where they are not known.
+/// Nothing about the model throws.
+GgufForecast forecast_gguf(const ExportSource& source, const Plan& plan, int64_t max_positions);
 
 }  // namespace moerge

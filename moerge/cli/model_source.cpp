@@ -12,6 +12,7 @@
 #include "moerge/base/version.h"
 #include "moerge/cli/export_source.h"
 #include "moerge/cli/fetch_models.h"
+#include "moerge/cli/merge_source.h"
 #include "moerge/formats/gguf_files.h"
 #include "moerge/moe/config.h"
 #include "moerge/moe/text_files.h"
@@ -74,7 +75,41 @@ void add_model(std::string& state, const ModelLocation& location) {
   if (!location.adapter.empty()) add_folder(state, location.adapter);
 }
 
+std::string models_state(const std::set<std::string>& references, const fs::path& folder,
+                         const SourceOptions& options) {
+  std::string state;
+  const Environment environment = environment_of(options);
+  for (const std::string& reference : references) {
+    state += fmt::format("reference {}\n", reference);
+    add_model(state, resolve_model(reference, folder, environment));
+  }
+  return state;
+}
+
+bool is_any_missing(const std::set<std::string>& references, const fs::path& folder,
+                    const ModelFetcher& fetcher) {
+  return std::ranges::any_of(references,
+                             [&](const std::string& it) { return fetcher.is_missing(it, folder); });
+}
+
+std::string merge_state(const fs::path& file, const SourceOptions& options, Reporter& reporter) {
+  const std::string text = read_file(file, kMaxMergeConfig);
+  const MergeStages stages(text, file.string());
+  const std::vector<std::string> models = stages.models();
+  const std::set<std::string> references(models.begin(), models.end());
+  ModelFetcher fetcher(options, reporter);
+  if (is_any_missing(references, file.parent_path(), fetcher))
+    plan_merge_yaml(file, merge_options(options), {}, options.fetch, fetcher);  // fetches them, once they fit
+  std::string state = fmt::format("yaml of {} bytes\n{}\n", text.size(), text);
+  state += models_state(references, file.parent_path(), options);
+  const std::string& chat_template = stages.result().chat_template;
+  if (!chat_template.empty() && is_file(file.parent_path() / chat_template))
+    add_file(state, file.parent_path() / chat_template);
+  return state;
+}
+
 std::string yaml_state(const fs::path& file, const SourceOptions& options, Reporter& reporter) {
+  if (makes_merge(file)) return merge_state(file, options, reporter);
   const std::string text = read_file(file, kMaxMoeConfig);
   const MoeConfig config = parse_moe_config(text, file.string(), options.allow_all_same);
   std::string state = fmt::format("yaml of {} bytes\n{}\n", text.size(), text);
@@ -84,15 +119,14 @@ std::string yaml_state(const fs::path& file, const SourceOptions& options, Repor
       references.insert(expert.source_model);
       for (const TextFile& data : find_text_files(expert.data)) add_file(state, data.path);
     }
+  // Merges in other documents of the file are no models; what they are made of is.
+  const MergeStages stages(text, file.string());
+  std::erase_if(references, [&](const std::string& it) { return stages.is_stage(it); });
+  for (const std::string& model : stages.models()) references.insert(model);
   const fs::path folder = file.parent_path();
   ModelFetcher fetcher(options, reporter);
-  if (std::ranges::any_of(references, [&](const std::string& it) { return fetcher.is_missing(it, folder); }))
-    open_yaml(file, options, {}, fetcher);  // fetches them, once they fit
-  const Environment environment = environment_of(options);
-  for (const std::string& reference : references) {
-    state += fmt::format("reference {}\n", reference);
-    add_model(state, resolve_model(reference, folder, environment));
-  }
+  if (is_any_missing(references, folder, fetcher)) open_yaml(file, options, {}, fetcher);  // once they fit
+  state += models_state(references, folder, options);
   if (config.chat_template.kind == ChatTemplateChoice::Kind::file && is_file(config.chat_template.file))
     add_file(state, config.chat_template.file);
   return state;

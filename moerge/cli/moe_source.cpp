@@ -6,6 +6,7 @@
 
 #include "moerge/base/file.h"
 #include "moerge/cli/fetch_models.h"
+#include "moerge/cli/merge_source.h"
 #include "moerge/engine/chat_format.h"
 #include "moerge/moe/forecast.h"
 #include "moerge/moe/planned_model.h"
@@ -62,10 +63,22 @@ PlanOptions plan_options(const SourceOptions& options, Layout layout) {
 MoePlan open_yaml(const std::filesystem::path& yaml, const SourceOptions& options,
                   const std::filesystem::path& out, ModelFetcher& fetcher) {
   const std::string text = read_file(yaml, kMaxMoeConfig);
+  std::optional<MergeStages> stages;
+  if (parse_yaml_documents(text, yaml.string()).size() > 1) stages.emplace(text, yaml.string());
   const auto open = [&] {
-    return open_moe(
+    std::vector<std::string> warnings;
+    OpenOther other;
+    if (stages)
+      other = [&,
+               merge = stages->with_stages(open_models_of(yaml.parent_path(), fetcher),
+                                           merge_options(options), warnings)](const std::string& reference) {
+        return stages->is_stage(reference) ? std::optional(merge(reference)) : std::nullopt;
+      };
+    MoePlan moe = open_moe(
         parse_moe_config(text, yaml.string(), options.allow_all_same),
-        [&](const std::string& reference) { return fetcher.look(reference, yaml.parent_path()); });
+        [&](const std::string& reference) { return fetcher.look(reference, yaml.parent_path()); }, other);
+    moe.warnings.insert(moe.warnings.begin(), warnings.begin(), warnings.end());
+    return moe;
   };
   MoePlan moe = open();
   if (!fetcher.any() || options.fetch == Fetch::headers) return moe;

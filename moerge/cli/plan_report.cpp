@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "moerge/base/file.h"
+#include "moerge/merge/summary.h"
 #include "moerge/moe/summary.h"
 
 namespace moerge {
@@ -96,8 +97,8 @@ Json gguf_json(const GgufForecast& gguf) {
 
 }  // namespace
 
-std::vector<std::string> PlanReport::warnings() const {
-  std::vector<std::string> out = moe.warnings;
+std::vector<std::string> PlanForecast::warnings(const std::vector<std::string>& of_plan) const {
+  std::vector<std::string> out = of_plan;
   for (const std::string& warning : gguf.warnings)
     if (std::ranges::find(out, warning) == out.end()) out.push_back(warning);
   return out;
@@ -134,33 +135,61 @@ Json families_json(const std::vector<FamilyFit>& families, const FamilyFit* chos
   return out;
 }
 
+namespace {
+
+// The positions that config.json names; 0: none.
+int64_t max_positions(const Json& config) {
+  const auto found = config.find("max_position_embeddings");
+  return found != config.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
+}
+
+std::string forecast_text(const PlanForecast& forecast, int64_t positions) {
+  std::string out = fmt::format("\n  read      {} of {} file{}\n", human_bytes(forecast.read.bytes()),
+                                forecast.read.files(), forecast.read.files() == 1 ? "" : "s");
+  out += fmt::format("  memory    {}\n", memory_text(forecast.memory));
+  if (forecast.disk) out += fmt::format("  disk      {}\n", disk_text(*forecast.disk));
+  return out + gguf_text(forecast.gguf, positions);
+}
+
+void add_forecast(const PlanForecast& forecast, const Plan& plan, const std::vector<std::string>& warnings,
+                  Json& out) {
+  out.erase("tensors");
+  out["read"] = {{"bytes", forecast.read.bytes()}, {"files", forecast.read.files()}};
+  out["written"] = {{"bytes", forecast.layout.file_bytes(plan)}, {"files", forecast.layout.shards.size()}};
+  out["memory"] = memory_json(forecast.memory);
+  out["disk"] = forecast.disk ? Json{{"out", forecast.disk->out},
+                                     {"needed", forecast.disk->needed},
+                                     {"free", forecast.disk->free},
+                                     {"problem", null_if_empty(forecast.disk->problem)}}
+                              : Json(nullptr);
+  out["gguf"] = gguf_json(forecast.gguf);
+  out["warnings"] = forecast.warnings(warnings);
+}
+
+}  // namespace
+
 std::string report_text(const PlanReport& report) {
-  std::string out = plan_text(report.moe, report.layout);
-  out += fmt::format("\n  read      {} of {} file{}\n", human_bytes(report.read.bytes()), report.read.files(),
-                     report.read.files() == 1 ? "" : "s");
-  out += fmt::format("  memory    {}\n", memory_text(report.memory));
-  if (report.disk) out += fmt::format("  disk      {}\n", disk_text(*report.disk));
-  out += gguf_text(report.gguf, report.moe.models.base->config.max_positions);
-  return out + "\n" +
+  return plan_text(report.moe, report.forecast.layout) +
+         forecast_text(report.forecast, report.moe.models.base->config.max_positions) + "\n" +
          families_text(report.families, report.moe.config, find_chosen(report.families, report.moe.config));
 }
 
 Json report_json(const PlanReport& report) {
   const MoePlan& moe = report.moe;
-  Json out = plan_json(moe, report.layout);
-  out.erase("tensors");
+  Json out = plan_json(moe, report.forecast.layout);
+  add_forecast(report.forecast, moe.plan, moe.warnings, out);
   out["family"] = std::string(moe.output->name);
-  out["read"] = {{"bytes", report.read.bytes()}, {"files", report.read.files()}};
-  out["written"] = {{"bytes", report.layout.file_bytes(moe.plan)}, {"files", report.layout.shards.size()}};
-  out["memory"] = memory_json(report.memory);
-  out["disk"] = report.disk ? Json{{"out", report.disk->out},
-                                   {"needed", report.disk->needed},
-                                   {"free", report.disk->free},
-                                   {"problem", null_if_empty(report.disk->problem)}}
-                            : Json(nullptr);
-  out["gguf"] = gguf_json(report.gguf);
   out["families"] = families_json(report.families, find_chosen(report.families, moe.config));
-  out["warnings"] = report.warnings();
+  return out;
+}
+
+std::string report_text(const MergePlan& merge, const PlanForecast& forecast) {
+  return merge_text(merge, forecast.layout) + forecast_text(forecast, max_positions(merge.model_config));
+}
+
+Json report_json(const MergePlan& merge, const PlanForecast& forecast) {
+  Json out = merge_json(merge, forecast.layout);
+  add_forecast(forecast, merge.plan, merge.warnings, out);
   return out;
 }
 

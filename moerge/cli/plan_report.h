@@ -8,6 +8,7 @@
 #include "moerge/base/json.h"
 #include "moerge/cli/build_memory.h"
 #include "moerge/cli/gguf_forecast.h"
+#include "moerge/merge/planner.h"
 #include "moerge/moe/planner.h"
 #include "moerge/plan/folder_layout.h"
 #include "moerge/plan/source_bytes.h"
@@ -21,21 +22,29 @@ struct DiskForecast {
   std::string problem;  // empty: it can
 };
 
-struct PlanReport {
-  const MoePlan& moe;
+/// What any plan costs.
+struct PlanForecast {
   FolderLayout layout = {};
   SourceBytes read = {};
   BuildMemory memory = {};
   std::optional<DiskForecast> disk = {};
   GgufForecast gguf = {};
-  std::vector<FamilyFit> families = {};
 
   /// Of the plan and of the GGUF files.
-  std::vector<std::string> warnings() const;
+  std::vector<std::string> warnings(const std::vector<std::string>& of_plan) const;
+};
+
+struct PlanReport {
+  const MoePlan& moe;
+  PlanForecast forecast = {};
+  std::vector<FamilyFit> families = {};
 };
 
 std::string report_text(const PlanReport& report);
 Json report_json(const PlanReport& report);
+/// Of a merge.
+std::string report_text(const MergePlan& merge, const PlanForecast& forecast);
+Json report_json(const MergePlan& merge, const PlanForecast& forecast);
 
 /// The families alone. `chosen`: null when there is none.
 std::string families_text(const std::vector<FamilyFit>& families, const MoeConfig& config,
