@@ -55,7 +55,7 @@ void check_output_folder(const fs::path& target, bool overwrite) {
     fail(ErrorKind::usage,
          "{} exists and is not empty: choose another folder, or replace it with --overwrite",
          target.string());
-  if (!fs::exists(path / "config.json"))
+  if (!fs::exists(path / "config.json") && !fs::exists(path / "adapter_config.json"))
     fail(ErrorKind::usage,
          "{} holds no model (no config.json), so --overwrite does not replace it: choose another folder",
          target.string());

@@ -16,7 +16,8 @@ class OutputFolder {
   enum class Use { alone, together };
 
   /// Throws usage when the target exists and is not empty, unless `overwrite`; a folder that holds no model
-  /// (no config.json) is never overwritten. Throws io when another run has it.
+  /// or adapter (no config.json, no adapter_config.json) is never overwritten. Throws io when another run has
+  /// it.
   OutputFolder(const std::filesystem::path& target, bool overwrite, Use use = Use::alone);
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;

@@ -25,6 +25,7 @@ int run_merge_pytorch(std::string_view program, const std::vector<std::string>& 
 int run_list(std::string_view program, const std::vector<std::string>& arguments);
 int run_plan(std::string_view program, const std::vector<std::string>& arguments);
 int run_extract(std::string_view program, const std::vector<std::string>& arguments);
+int run_extract_lora(std::string_view program, const std::vector<std::string>& arguments);
 int run_gguf(std::string_view program, const std::vector<std::string>& arguments);
 int run_route(std::string_view program, const std::vector<std::string>& arguments);
 int run_chat(std::string_view program, const std::vector<std::string>& arguments);

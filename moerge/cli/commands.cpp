@@ -15,12 +15,13 @@
 namespace moerge {
 namespace {
 
-constexpr std::array<Command, 18> kCommands = {{
+constexpr std::array<Command, 19> kCommands = {{
     {"moe", "make a mixture of experts from the models that a YAML file names", "mergekit-moe", run_moe},
     {"merge", "merge models into one: SLERP, TIES, DARE and the other methods of mergekit-yaml",
      "mergekit-yaml", run_merge},
     {"plan", "say what would be made of a YAML: sizes, memory, families; writes nothing", "", run_plan},
     {"extract", "write one expert of a mixture as a dense model", "", run_extract},
+    {"extract-lora", "write a fine-tune as a LoRA adapter of its base", "", run_extract_lora},
     {"layershuffle", "make a model whose layers are drawn at random from others", "mergekit-layershuffle",
      run_layershuffle},
     {"merge-pytorch", "merge files of tensors that are no language models", "mergekit-pytorch",
@@ -46,7 +47,7 @@ std::string help() {
       "moerge {}: mixtures of experts from ordinary language models\n\n"
       "usage: moerge COMMAND ... (moerge COMMAND --help teaches each one)\n\ncommands:\n",
       kVersion);
-  for (const Command& command : kCommands) out += fmt::format("  {:<10} {}\n", command.name, command.summary);
+  for (const Command& command : kCommands) out += fmt::format("  {:<13} {}\n", command.name, command.summary);
   return out;
 }
 
