@@ -21,6 +21,7 @@
 #include "moerge/base/parallel.h"
 #include "moerge/base/progress.h"
 #include "moerge/engine/expert_names.h"
+#include "moerge/engine/float32_compute.h"
 #include "moerge/engine/llama_log.h"
 #include "moerge/engine/log_softmax.h"
 #include "moerge/engine/model_file_check.h"
@@ -54,8 +55,8 @@ common_params parse_flags(const TokenModelOptions& options) {
   common_params params;
   params.cpuparams.n_threads = default_threads();
   params.cache_type_k = params.cache_type_v = GGML_TYPE_F32;
-  // llama.cpp's graphs with flash attention round keys and values to float16, whatever type they have.
-  params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
+  params.n_ubatch = 0;  // settled when the model is loaded
   common_log_set_verbosity_thold(-1);
   if (!common_params_parse(static_cast<int>(words.size()), argv.data(), params, LLAMA_EXAMPLE_SERVER))
     fail(ErrorKind::usage, "llama.cpp does not take these flags, see the line above");
@@ -64,6 +65,18 @@ common_params parse_flags(const TokenModelOptions& options) {
          "adapters and control vectors are not applied here: put a LoRA adapter into the "
          "model first (\"model+adapter\" in an MoE YAML)");
   return params;
+}
+
+// What the flags leave open. Flash attention is exact only where Float32Compute gives it float32 keys and
+// values: elsewhere llama.cpp's graphs round them to float16.
+void settle(common_params& params, const llama_model* model) {
+  constexpr int kCpuBatch = 256,
+                kDeviceBatch = 512;  // on a CPU the activations of 512 tokens leave its caches
+  const bool on_cpu = llama_model_n_devices(model) == 0;
+  const bool float32 = params.cache_type_k == GGML_TYPE_F32 && params.cache_type_v == GGML_TYPE_F32;
+  if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO && !(on_cpu && float32))
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  if (params.n_ubatch <= 0) params.n_ubatch = on_cpu ? kCpuBatch : kDeviceBatch;
 }
 
 struct Loading {
@@ -157,6 +170,7 @@ struct ExpertCounter {
 // -------- the model in memory
 
 struct TokenModel::State {
+  Float32Compute float32;
   std::string where;
   TokenModelOptions options;
   common_params params;
@@ -221,6 +235,7 @@ void TokenModel::State::load(std::function<void(double)> progress) {
     check_interrupted();
     if (!model) fail(ErrorKind::input, "{}: cannot be loaded{}", where, log.said());
   });
+  settle(params, model.get());
   if (llama_model_has_encoder(model.get()) || !llama_model_has_decoder(model.get()) ||
       llama_model_is_diffusion(model.get()))
     fail(ErrorKind::unsupported, "{}: not a model that reads text from left to right", where);

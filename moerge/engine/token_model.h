@@ -18,8 +18,8 @@ namespace moerge {
 struct TokenModelOptions {
   std::filesystem::path model;  // a GGUF file, or the first of a split one
   /// As llama.cpp's programs spell them: {"-t", "4", "-ngl", "20"}. What they do not say: as many threads as
-  /// there are cores, keys and values as float32 and no flash attention, with which results are those of a
-  /// float32 model (docs/eval.md).
+  /// there are cores, keys and values as float32, and flash attention only where it does not round them, with
+  /// which results are those of a float32 model (docs/eval.md).
   std::vector<std::string> llama_flags = {};
   /// Tokens of the longest text. 0: what the flags say, else what the model was trained with.
   int64_t context = 0;
@@ -41,6 +41,7 @@ struct TokenPrompt {
   int64_t max_tokens = 0;       // to write
 };
 
+/// Computes as Float32Compute says, which is then so for the whole process.
 /// llama.cpp's messages are silent, its errors become part of ours. OpenMP's threads stay with the thread
 /// that made the object: use it there. One at a time.
 class TokenModel {

@@ -1,10 +1,12 @@
 // Compares with the streaming decoder, which shares no code with it but ggml.
 #include "moerge/engine/token_model.h"
 
+#include <ggml.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -93,6 +95,48 @@ TEST(TokenModel, GroupingDoesNotChangeResults) {
     const std::vector<TokenScore> again = score(together, queries);  // the memory is in use already
     for (size_t i = 0; i < queries.size(); i++) EXPECT_NEAR(again[i].value, expected[i].value, kRounding);
   }
+}
+
+TEST(TokenModel, FlashAttentionDoesNotChangeResults) {
+  const std::vector<TokenQuery> queries = some_queries();
+  TokenModel plain(options(kMixture, {"-fa", "off"}));
+  const std::vector<TokenScore> expected = score(plain, queries);
+  for (const char* flash : {"auto", "on"}) {
+    TokenModel model(options(kMixture, {"-fa", flash}));
+    const std::vector<TokenScore> found = score(model, queries);
+    for (size_t i = 0; i < queries.size(); i++)
+      EXPECT_NEAR(found[i].value, expected[i].value, kRounding) << i;
+  }
+}
+
+// A tiny model whose matrices hold float16 values, as such or in float32.
+fs::path write_tiny(const TempDir& dir, const char* name, DType type) {
+  std::vector<testing::TinyGgufTensor> tensors = testing::tiny_gguf_tensors(1);
+  for (testing::TinyGgufTensor& tensor : tensors) {
+    if (tensor.spec.shape.size() < 2) continue;
+    std::vector<float> values(tensor.bytes.size() / sizeof(float));
+    std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
+    std::vector<ggml_fp16_t> rounded(values.size());
+    ggml_fp32_to_fp16_row(values.data(), rounded.data(), std::ssize(values));
+    ggml_fp16_to_fp32_row(rounded.data(), values.data(), std::ssize(values));
+    tensor.spec.dtype = type;
+    if (type == DType::f16)
+      tensor.bytes.assign(reinterpret_cast<const char*>(rounded.data()), rounded.size() * sizeof rounded[0]);
+    else
+      tensor.bytes.assign(reinterpret_cast<const char*>(values.data()), values.size() * sizeof values[0]);
+  }
+  return dir.write(name, testing::gguf_bytes(testing::tiny_gguf_metadata(), tensors));
+}
+
+TEST(TokenModel, Float16WeightsDoNotRoundActivations) {
+  const TempDir dir;
+  std::vector<TokenQuery> queries;
+  for (int32_t i = 0; i < 5; i++) queries.push_back({{1, i, 3, 2 * i, 5, 7, i + 1}, 1});
+  TokenModel wide(options(write_tiny(dir, "f32.gguf", DType::f32)));
+  const std::vector<TokenScore> expected = score(wide, queries);
+  TokenModel narrow(options(write_tiny(dir, "f16.gguf", DType::f16)));
+  const std::vector<TokenScore> found = score(narrow, queries);
+  for (size_t i = 0; i < queries.size(); i++) EXPECT_EQ(found[i].value, expected[i].value) << i;
 }
 
 TEST(TokenModel, ReadsFewLogitsAtOnce) {
