@@ -30,7 +30,7 @@ constexpr const char* kTables = "results.md";
 constexpr const char* kPage = "results.html";
 constexpr const char* kAnswers = "answers.jsonl";
 // Widest first: a score is of the model, not of what a quantiser left of it, where memory allows.
-constexpr const char* kTypes = "f16,q8_0,q6_k,q5_k_m,q4_k_m";
+constexpr const char* kTypes = "f32,bf16,f16,q8_0,q6_k,q5_k_m,q4_k_m";
 
 struct Arguments {
   std::string model, out;

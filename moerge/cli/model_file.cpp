@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <set>
 
 #include "moerge/base/digest.h"
 #include "moerge/base/error.h"
@@ -118,6 +119,18 @@ class Turn {
 
 // -------- a source that has to be converted
 
+// Types that hold no more of a plan's matrices than narrower ones that are listed too: F32 of matrices that
+// are all BF16 or all F16, and BF16 of any others than BF16 ones.
+void leave_out_wider(const Plan& plan, std::vector<const FileType*>& types) {
+  std::set<DType> stored;
+  for (const Step& step : plan.steps)
+    if (step.out.shape.size() >= 2) stored.insert(step.out.dtype);
+  const bool bf16 = stored == std::set{DType::bf16}, f16 = stored == std::set{DType::f16};
+  std::erase_if(types, [&](const FileType* type) {
+    return (type->name == "F32" && (bf16 || f16)) || (type->name == "BF16" && !bf16);
+  });
+}
+
 class Conversion {
  public:
   Conversion(const ModelSource& source, const InferenceFlags& flags, const ContextWish& wish,
@@ -165,6 +178,7 @@ class Conversion {
 
   ModelFile make() {
     open();
+    if (automatic_) leave_out_wider(opened_->plan(), types_);
     std::optional<OutputFile> file;
     MemoryNeed need;
     std::string passed_over;

@@ -1,10 +1,11 @@
 """moerge eval: tasks of the user's own and built-in ones, on the shipped experts of 1M parameters. How prompts and likelihoods compare with
 lm-eval's: tests/eval."""
-import json, signal, subprocess, time
+import json, shutil, signal, subprocess, time
 
 from harness import rows
 from hub_case import a_hub
 from test_chat import FAMILY, dense, mixture
+from tiny_models import read_checkpoint, safetensors_files, tensor
 
 TASK = """\
 task: colours
@@ -60,6 +61,21 @@ def test_models(case, model):
     colours(case)
     evaluate(case, model=model(case))
     assert results(case)["results"]["colours"]["acc,none"] in (0, 0.25, 0.5, 0.75, 1)
+
+
+@rows({"F32": ("F32",), "BF16": ("BF16",), "F16": ("F16",), "of both": ("both",)})
+def test_type_holds_all_of_the_weights(case, dtype):
+    """A folder is scored as it is: the narrowest type that loses nothing, where memory allows."""
+    shutil.copytree(FAMILY / "base", case.path("model"))
+    tensors = read_checkpoint(case.path("model"))
+    for i, (name, t) in enumerate(tensors.items()):
+        own = ("BF16", "F16")[i % 2] if dtype == "both" else dtype
+        tensors[name] = tensor(own, t.shape, t.values())
+    for path in case.path("model").glob("model*"):
+        path.unlink()
+    case.write("model/model.safetensors", safetensors_files(tensors)["model.safetensors"])
+    colours(case)
+    evaluate(case, model="model").says(f"makes a {'F32' if dtype == 'both' else dtype} GGUF of model")
 
 
 def test_answers_are_kept(case):
