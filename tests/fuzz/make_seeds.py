@@ -215,6 +215,38 @@ experts:
           bad_merge_config="merge_method: linear\nmodels: []\n", bad_tags="!!binary a: !<tag:x> b\n%YAML 1.2\n", bad_cut='a: "\\x4')
 
 
+def merge_yaml():
+    models = "models:\n  - {model: a, parameters: {weight: 0.3, density: [0.1, 0.9]}}\n  - {model: b, parameters: {weight: 1}}\n"
+    ties = "merge_method: ties\nbase_model: base\n" + models + "dtype: bfloat16\nout_dtype: float16\n"
+    slices = """merge_method: slerp
+base_model: a
+slices:
+  - sources: [{model: a, layer_range: [0, 8]}, {model: {model: {path: b, revision: v1}}, layer_range: [8, 16]}]
+    parameters: {t: [{filter: mlp, value: [0, 0.5, 1]}, {filter: "*", value: 0.25}, {value: 1}]}
+  - base_model: b
+    sources: [{model: a, layer_range: [4, 5]}, {model: b, layer_range: [0, 1], parameters: {}}]
+parameters: {t: 1e-3}
+chat_template: auto
+"""
+    tokens = """tokenizer:
+  source: union
+  tokens:
+    <|im_start|>: {source: a}
+    "<x>": {source: {kind: model_token, model: b, token: y}, force: true}
+    <z>: {source: {kind: zero}}
+    <n>: {source: {kind: model_token, model: b, token_id: 7}}
+  pad_to_multiple_of: 64
+"""
+    stages = "name: half\n" + ties + "---\nmerge_method: linear\nmodels: [{model: half, parameters: {weight: 1}}]\n"
+    mixture = "name: half\n" + ties + "---\nbase_model: a\nexperts:\n  - source_model: half\n  - source_model: {model: c}\n"
+    seeds("merge_yaml", valid_ties=ties, valid_slices=slices, valid_tokens=ties + tokens, valid_source=ties + "tokenizer_source: base\n",
+          valid_stages=stages, valid_mixture=mixture, bad_method=ties.replace("ties", "tise"), bad_range=slices.replace("[0, 8]", "[8, 0]"),
+          bad_numbers=ties.replace("0.3", "nan"), bad_list=ties.replace("[0.1, 0.9]", "[]"), bad_both=ties + "slices: []\n",
+          bad_circle=stages.replace("model: b,", "model: half,"), bad_results=ties + "---\n" + ties, bad_nothing="---\n---\n",
+          bad_token=ties + tokens.replace("token_id: 7", "token_id: -7"), bad_padding=ties + tokens.replace("64", "0"),
+          bad_documents="---\na: 1\n" * 1001)
+
+
 def text_rows():
     messages = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [{"type": "text", "text": "there"}]}]}
     sharegpt = {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": None}]}
@@ -379,5 +411,5 @@ def parquet():
           bad_groups=one_column(text, 1, groups=[tiny.group([], 1)] * 2))
 
 
-for make in (safetensors, weight_index, pytorch, gguf, config, adapter_config, yaml, text_rows, card, parquet, tokenizer, tokenizer_files, sentencepiece):
+for make in (safetensors, weight_index, pytorch, gguf, config, adapter_config, yaml, merge_yaml, text_rows, card, parquet, tokenizer, tokenizer_files, sentencepiece):
     make()
