@@ -12,17 +12,14 @@ made stable, as ours are. Methods that draw are compared where nothing is drawn.
 
 --write keeps mergekit's values for one small shape, for merge/methods_test.cpp.
 """
-import argparse, collections, json, subprocess, sys
+import argparse, collections, json, pathlib, subprocess, sys
 
+STABLE_SORTS = (pathlib.Path(__file__).parent / "stable_sorts.py").read_text()
 # Run by mergekit's Python: jobs in, values out. Values of parameters are by input where there are several.
-THEIRS = r"""
-import json, sys, torch
+THEIRS = STABLE_SORTS + r"""
+import json, sys
 from mergekit.merge_methods.registry import get
 from mergekit.merge_methods.base import TensorEntry, TensorGroup, TensorMetadata, ParameterScope, PerInputValues
-sort = torch.sort
-torch.sort = lambda values, dim=-1, descending=False: sort(values, dim=dim, descending=descending, stable=True)
-torch.argsort = lambda values, dim=-1, descending=False: torch.sort(values, dim, descending).indices
-torch.topk = lambda values, k, largest=True: tuple(part[:k] for part in torch.sort(values, descending=largest))
 for line in sys.stdin:
     job = json.loads(line)
     method = get(job["method"])
