@@ -2,7 +2,7 @@
 """Compares gate modes by what the mixture is worth: perplexity on held-out text of every expert's domain, and how often the
 routers choose the expert whose text it is. Prints a Markdown table.
 
-usage: routing.py --data FOLDER [--models examples/family] [--moerge BINARY] [--max-tokens 10240] [--window 256]
+usage: routing.py --data FOLDER [--models examples/family] [--merge YAML ...] [--moerge BINARY] [--max-tokens 10240] [--window 256]
 
 FOLDER/DOMAIN/train.jsonl (or .txt) is what routers may be made from; FOLDER/DOMAIN/heldout.txt (or .jsonl) only measures, cut into
 windows from one end to the other (of .jsonl: row by row). MODELS has a folder `base` and one for each DOMAIN that is an expert. WORDS below are the article's five words a
@@ -10,6 +10,7 @@ domain; other domains take them from FOLDER/DOMAIN/words.txt, one a line, or the
 taken from the training text: the same ones at every run. Everything runs through `moerge route`, which builds nothing.
 
   dense base, dense expert   the models alone (as mixtures of themselves)
+  merge                      likewise, the dense model that `moerge merge YAML` makes
   perfect routing            every text through its own expert's FFNs on the base's attention
   gap closed                 of the mean log-perplexity between gate_mode hidden on words and perfect routing
 """
@@ -64,6 +65,15 @@ class Bench:
         return [text["perplexity"] for text in report["texts"]], report["right_share"]
 
 
+    def merged(self, yaml):
+        """The folder of what a YAML of `moerge merge` makes."""
+        out = self.folder / f"merged-{yaml.stem}"
+        run = subprocess.run([self.a.moerge, "merge", yaml, out, "--quiet"], capture_output=True, text=True)
+        if run.returncode:
+            sys.exit(f"{yaml}: {run.stderr}")
+        return out
+
+
 def find(folder, name):
     ends = (".jsonl", ".txt") if name == "train" else (".txt", ".jsonl")
     return next((folder / f"{name}{end}" for end in ends if (folder / f"{name}{end}").is_file()), None)
@@ -98,6 +108,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--models", type=pathlib.Path, default=pathlib.Path("examples/family"))
+    parser.add_argument("--merge", type=pathlib.Path, nargs="+", default=[], help="YAML files of moerge merge: dense models to compare with")
     parser.add_argument("--moerge", default="build/release/moerge")
     parser.add_argument("--max-tokens", type=int, default=10240, help="of held-out text, a domain")
     parser.add_argument("--window", type=int, default=256, help="tokens that see each other in the held-out text")
@@ -122,6 +133,8 @@ def run(bench):
         return bench.route(model, [model], per_token=1, label=False)
 
     add("(dense base)", dense("base"), right=False)
+    for yaml in bench.a.merge:
+        add(f"(dense merge, {yaml.stem})", dense(bench.merged(yaml)), right=False)
     own = [bench.route(d, [d], per_token=1, texts=[d], label=False)[0][0] for d in domains]
     perfect = [bench.route("base", [d], per_token=1, texts=[d], label=False)[0][0] for d in domains]
     mixture("random", "random")
