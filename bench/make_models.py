@@ -3,7 +3,8 @@
 
   135m  SmolLM2-135M, four of them      1.1b  TinyLlama-1.1B, four of them, 8.8 GB      7b  Mistral-7B, two of them, 29 GB
 
-usage: make_models.py FOLDER [--shape 1.1b] [--layers N]   writes FOLDER/{base,a,b,c} and FOLDER/GATE_MODE.yaml
+usage: make_models.py FOLDER [--shape 1.1b] [--layers N] [--models a,b,base]
+writes FOLDER/{base,a,b,c} (or those that are named) and FOLDER/GATE_MODE.yaml
 
 The files are laid out as the safetensors library and the Hub have them: tensors sorted by name, the header padded to 8 bytes,
 shards of at most 5 GB with an index. Python's standard library only. Weights are +-[2^-7, 2^-5), so that a forward pass stays
@@ -159,8 +160,11 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--shape", choices=SHAPES, default="1.1b")
     parser.add_argument("--layers", type=int, help="instead of as many as the shape has")
+    parser.add_argument("--models", type=lambda text: tuple(text.split(",")), help="instead of those of the shape")
     arguments = parser.parse_args()
     folder, shape = arguments.folder.resolve(), SHAPES[arguments.shape]
+    if arguments.models:
+        shape = dataclasses.replace(shape, models=arguments.models)
     if arguments.layers:
         shape = dataclasses.replace(shape, layers=arguments.layers)
     block = random_block()
