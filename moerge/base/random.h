@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace moerge {
@@ -17,6 +18,8 @@ class RandomStream {
 
   /// Uniform in [0, 1), 24 bits.
   float uniform(uint64_t index) const;
+  /// Those from `first` on, many at a time.
+  void uniforms(uint64_t first, std::span<float> out) const;
   /// Standard normal (Box-Muller).
   float normal(uint64_t index) const;
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <optional>
@@ -125,7 +126,8 @@ class Difference {
         });
       case Thinning::random: {
         const auto density = static_cast<float>(density_);
-        return keep_where(values, [&](size_t e) { return draw(first, e) < density; });
+        return for_each_draw(
+            first, values, [&](size_t, float value, float drawn) { return drawn < density ? value : 0.0f; });
       }
       case Thinning::by_rank:
         return thin_by_rank(first, values);
@@ -148,16 +150,26 @@ class Difference {
         ranks = std::span(ranks_).subspan(static_cast<size_t>(first), row.size());
       else
         rank_row(row, order, own);
-      keep_where(row, [&](size_t e) { return draw(first, begin + e) < least + ranks[e] * range; });
+      for_each_draw(first + static_cast<int64_t>(begin), row, [&](size_t e, float value, float drawn) {
+        return drawn < least + ranks[e] * range ? value : 0.0f;
+      });
     }
   }
 
-  float draw(int64_t first, size_t e) const { return random_.uniform(static_cast<uint64_t>(first) + e); }
+  // Each value becomes change(its place, itself, a number in [0, 1) drawn for it).
+  template <typename Change>
+  void for_each_draw(int64_t first, std::span<float> values, const Change& change) const {
+    std::array<float, 1024> drawn;
+    for (size_t begin = 0; begin < values.size(); begin += drawn.size()) {
+      const auto part = values.subspan(begin, std::min(drawn.size(), values.size() - begin));
+      random_.uniforms(static_cast<uint64_t>(first) + begin, std::span(drawn).first(part.size()));
+      for (size_t e = 0; e < part.size(); e++) part[e] = change(begin + e, part[e], drawn[e]);
+    }
+  }
 
   template <typename Keep>
   static void keep_where(std::span<float> values, const Keep& keep) {
-    for (size_t e = 0; e < values.size(); e++)
-      if (!keep(e)) values[e] = 0;
+    for (size_t e = 0; e < values.size(); e++) values[e] = keep(e) ? values[e] : 0.0f;
   }
 
   size_t input_;

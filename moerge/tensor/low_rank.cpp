@@ -5,7 +5,7 @@
 #include <cassert>
 
 #include "moerge/tensor/convert.h"
-#include "moerge/tensor/dispatch.h"
+#include "moerge/base/dispatch.h"
 
 namespace moerge {
 namespace {
