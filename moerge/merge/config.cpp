@@ -13,9 +13,10 @@
 namespace moerge {
 namespace {
 
-constexpr std::array<std::string_view, 11> kTopKeys = {
-    "merge_method", "base_model", "models",        "slices",    "parameters",      "dtype",
-    "out_dtype",    "name",       "chat_template", "tokenizer", "tokenizer_source"};
+constexpr std::array<std::string_view, 12> kTopKeys = {
+    "merge_method", "base_model", "models",        "slices",    "parameters",       "dtype",
+    "out_dtype",    "name",       "chat_template", "tokenizer", "tokenizer_source", "modules"};
+constexpr std::array<std::string_view, 4> kModuleKeys = {"models", "slices", "parameters", "name"};
 constexpr std::array<std::string_view, 2> kModelKeys = {"model", "parameters"};
 constexpr std::array<std::string_view, 3> kSourceKeys = {"model", "layer_range", "parameters"};
 constexpr std::array<std::string_view, 4> kSliceKeys = {"sources", "base_model", "parameters",
@@ -40,9 +41,10 @@ class ConfigReader {
     config_.name = problems_.text(root_, "name").value_or("");
     config_.chat_template = problems_.text(root_, "chat_template").value_or("");
     if (!config_.chat_template.empty()) config_.chat_template_place = place(*root_.find("chat_template"));
-    const YamlNode *models = root_.find("models"), *slices = root_.find("slices");
+    const YamlNode& body = read_module();
+    const YamlNode *models = body.find("models"), *slices = body.find("slices");
     if (is_said(models) == is_said(slices))
-      return problems_.error(is_said(slices) ? *slices : root_,
+      return problems_.error(is_said(slices) ? *slices : body,
                              is_said(slices)
                                  ? "both \"models\" and \"slices\": one of them says what is merged"
                                  : "neither \"models\" nor \"slices\": what is to be merged?");
@@ -56,6 +58,31 @@ class ConfigReader {
  private:
   Place place(const YamlNode& node) const {
     return fmt::format("{}:{}:{}", config_.file, node.line, node.column);
+  }
+
+  // What stands under the one name of "modules", or the document itself.
+  const YamlNode& read_module() {
+    const YamlNode* modules = root_.find("modules");
+    if (!is_said(modules)) return root_;
+    if (!problems_.expect_map(*modules, "\"modules\"")) return root_;
+    if (is_said(root_.find("models")) || is_said(root_.find("slices"))) {
+      problems_.error(*modules,
+                      "\"modules\" beside \"models\" or \"slices\": one of them says what is merged");
+      return root_;
+    }
+    if (modules->entries.size() != 1) {
+      problems_.error(
+          *modules,
+          fmt::format("\"modules\" has {} entries: models of several towers (vision, encoders) are not "
+                      "merged, of a decoder there is one",
+                      modules->entries.size()));
+      return root_;
+    }
+    const YamlNode& module = modules->entries.front().value;
+    if (!problems_.expect_map(module, "a module")) return root_;
+    problems_.check_keys(module, kModuleKeys);
+    config_.module_parameters = parameters(module);
+    return module;
   }
 
   // Without a method nothing can be said about its parameters.
@@ -259,7 +286,8 @@ MergeConfig parse_merge_config(std::string_view yaml, const std::string& file) {
 }
 
 bool is_merge_config(const YamlNode& root) {
-  return !root.find("experts") && (root.find("merge_method") || root.find("models") || root.find("slices"));
+  return !root.find("experts") &&
+         (root.find("merge_method") || root.find("models") || root.find("slices") || root.find("modules"));
 }
 
 }  // namespace moerge

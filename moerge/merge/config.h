@@ -34,7 +34,8 @@ struct MergeConfig {
   std::string base_model;
   /// `models` is one slice of all layers.
   std::vector<MergeSlice> slices;
-  bool whole_models = false;  // the document has "models"
+  bool whole_models = false;            // the document has "models"
+  ParameterSettings module_parameters;  // of the one entry of "modules", before the document's
   ParameterSettings parameters;
   std::optional<DType> dtype;      // in which is computed
   std::optional<DType> out_dtype;  // in which is written; empty: as computed

@@ -130,5 +130,22 @@ TEST(MergeConfig, IsToldFromAMixture) {
   EXPECT_FALSE(is_merge_config(parse_yaml("base_model: a\n", "x")));
 }
 
+TEST(MergeConfig, OneModule) {
+  const MergeConfig config = parse_merge_config(
+      "merge_method: linear\nmodules:\n  default:\n    models: [{model: a}, {model: b}]\n    parameters: "
+      "{weight: 2}\n"
+      "parameters: {weight: 1, normalize: false}\n",
+      "m.yaml");
+  EXPECT_EQ(config.models(), (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(config.module_parameters.front().rules.front().points, std::vector<double>{2});
+  EXPECT_THROW(
+      parse_merge_config("merge_method: linear\nmodules: {a: {models: [{model: a}]}, b: {}}\n", "m.yaml"),
+      Error);
+  EXPECT_THROW(
+      parse_merge_config("merge_method: linear\nmodels: [{model: a}]\nmodules: {a: {models: [{model: a}]}}\n",
+                         "m.yaml"),
+      Error);
+}
+
 }  // namespace
 }  // namespace moerge

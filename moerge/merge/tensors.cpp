@@ -245,7 +245,8 @@ class TensorMaker {
         const MergeSource& source = position.slice.sources[present[i]];
         std::optional<double> value;
         for (const ParameterSettings* settings :
-             {one ? nullptr : &source.parameters, &position.slice.parameters, &in_.config.parameters})
+             {one ? nullptr : &source.parameters, &position.slice.parameters, &in_.config.module_parameters,
+              &in_.config.parameters})
           if (settings && !value)
             value = value_of(*settings, spec, one ? job.name : inputs.name_in[present[i]], position.t);
         if (!value) value = spec.fallback;
