@@ -8,3 +8,10 @@
 #else
 #define MOERGE_DISPATCHED
 #endif
+
+// Of a lambda or template in such a function: it belongs to every variant.
+#if defined(__GNUC__)
+#define MOERGE_INLINED __attribute__((always_inline))
+#else
+#define MOERGE_INLINED
+#endif

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstdint>
-#include <span>
 #include <string_view>
 
 namespace moerge {
@@ -18,13 +17,13 @@ class RandomStream {
 
   /// Uniform in [0, 1), 24 bits.
   float uniform(uint64_t index) const;
-  /// Those from `first` on, many at a time.
-  void uniforms(uint64_t first, std::span<float> out) const;
   /// Standard normal (Box-Muller).
   float normal(uint64_t index) const;
 
- private:
+  /// The words that samples 4 * index to 4 * index + 3 are made of.
   std::array<uint32_t, 4> block(uint64_t index) const;
+
+ private:
   std::array<uint32_t, 2> key_;
   uint64_t name_hash_;
 };

@@ -44,17 +44,6 @@ TEST(Random, UniformCoversTheUnitInterval) {
   EXPECT_NEAR(sum / 100000, 0.5, 0.005);
 }
 
-TEST(Random, ManyAtATimeAreTheSame) {
-  const RandomStream stream(7, "name");
-  for (const uint64_t first :
-       {uint64_t{0}, uint64_t{1}, uint64_t{63}, uint64_t{1} << 34, (uint64_t{1} << 34) - 3})
-    for (const size_t count : {size_t{0}, size_t{1}, size_t{3}, size_t{64}, size_t{301}}) {
-      std::vector<float> many(count);
-      stream.uniforms(first, many);
-      for (size_t i = 0; i < count; i++) ASSERT_EQ(many[i], stream.uniform(first + i)) << first << " " << i;
-    }
-}
-
 TEST(Random, SeedAndNameSeparateStreams) {
   EXPECT_EQ(RandomStream(1, "a").normal(5), RandomStream(1, "a").normal(5));
   EXPECT_NE(RandomStream(1, "a").normal(5), RandomStream(1, "b").normal(5));

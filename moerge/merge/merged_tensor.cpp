@@ -5,7 +5,7 @@
 #include <mutex>
 
 #include "moerge/base/interrupt.h"
-#include "moerge/merge/rounding.h"
+#include "moerge/merge/kernels.h"
 #include "moerge/tensor/convert.h"
 
 namespace moerge {
@@ -17,37 +17,45 @@ constexpr int64_t kBlock = 64 * 1024;
 // Buffers that a thread keeps from one block to the next. A merge of merges needs several at a time.
 class Buffers {
  public:
-  explicit Buffers(size_t inputs) : kept_(pool()) {
-    if (!kept_.empty()) values_ = std::move(kept_.back()), kept_.pop_back();
-    if (values_.size() < inputs) values_.resize(inputs);
+  explicit Buffers(size_t count) : kept_(pool()) {
+    if (!kept_.empty()) mine_ = std::move(kept_.back()), kept_.pop_back();
+    if (mine_.values.size() < count) mine_.values.resize(count);
   }
   Buffers(const Buffers&) = delete;
   Buffers& operator=(const Buffers&) = delete;
-  ~Buffers() { kept_.push_back(std::move(values_)); }
+  ~Buffers() { kept_.push_back(std::move(mine_)); }
 
-  std::span<float> get(size_t input, size_t size) {
-    std::vector<float>& values = values_[input];
+  std::span<float> get(size_t number, size_t size) {
+    std::vector<float>& values = mine_.values[number];
     if (values.size() < size) values.resize(size);
     return std::span(values).first(size);
   }
+  std::vector<std::byte>& bytes() { return mine_.bytes; }
 
  private:
-  using Values = std::vector<std::vector<float>>;
-  static std::vector<Values>& pool() {
-    static thread_local std::vector<Values> kept;
+  struct Kept {
+    std::vector<std::vector<float>> values;
+    std::vector<std::byte> bytes;
+  };
+  static std::vector<Kept>& pool() {
+    static thread_local std::vector<Kept> kept;
     return kept;
   }
 
-  std::vector<Values>& kept_;
-  Values values_;
+  std::vector<Kept>& kept_;
+  Kept mine_;
 };
 
-void read_whole_rows(const StoredTensor& input, int64_t first, int64_t count, std::span<float> values) {
-  if (!input.is_plain()) return read_row_values(input, first, count, values);
-  const auto row = static_cast<size_t>(input.row_bytes());
-  to_f32(input.spec.dtype,
-         input.stored_bytes().subspan(static_cast<size_t>(first) * row, static_cast<size_t>(count) * row),
-         values);
+// With reads rather than through the mapping: what is looked at once need not be mapped page by page.
+void read_whole_rows(const StoredTensor& input, int64_t first, int64_t count, std::vector<std::byte>& bytes,
+                     std::span<float> values) {
+  if (!input.is_plain()) {
+    read_row_values(input, first, count, values);
+    return release_rows(input, first, count);
+  }
+  bytes.resize(static_cast<size_t>(count * input.row_bytes()));
+  input.file->file().read_at(input.offset + first * input.row_bytes(), bytes);
+  to_f32(input.spec.dtype, bytes, values);
 }
 
 class Merge {
@@ -81,10 +89,7 @@ class Merge {
     for (int64_t row = first; row < first + count; row += step) {
       check_aborted();
       const int64_t rows = std::min(step, first + count - row);
-      for (size_t i = 0; i < inputs_.size(); i++) {
-        values[i] = read(i, row, rows, buffers);
-        release_rows(inputs_[i], row, rows);
-      }
+      for (size_t i = 0; i < inputs_.size(); i++) values[i] = read(i, row, rows, buffers);
       use(MergeBlock{.first = row * columns, .inputs = values});
     }
   }
@@ -93,17 +98,14 @@ class Merge {
     const StoredTensor& input = inputs_[i];
     const int64_t columns = job_.columns(), own = input.row_elements();
     std::span<float> values = buffers.get(2 * i, static_cast<size_t>(rows * own));
-    read_whole_rows(input, row, rows, values);
+    read_whole_rows(input, row, rows, buffers.bytes(), values);
     if (own != columns) {
       const std::span<float> cut = buffers.get(2 * i + 1, static_cast<size_t>(rows * columns));
       for (int64_t r = 0; r < rows; r++)
         std::copy_n(values.begin() + r * own, columns, cut.begin() + r * columns);
       values = cut;
     }
-    if (input.spec.dtype != job_.dtype)
-      with_rounding(job_.dtype, [&](auto round) {
-        for (float& value : values) value = round(value);
-      });
+    if (input.spec.dtype != job_.dtype) scale_values(job_.dtype, 1, values);
     return values;
   }
 

@@ -70,6 +70,13 @@ struct MergeBlock {
   size_t size() const { return inputs[0].size(); }
 };
 
+/// Empties a vector and gives back its memory, which "= {}" does not: merges of all tensors live as long as
+/// the plan.
+template <typename T>
+void discard(std::vector<T>& values) {
+  std::vector<T>().swap(values);
+}
+
 /// Merges one tensor. What it has to know of all values first it gathers in passes; then any block can be
 /// computed, from any thread. Memory does not grow with the tensor.
 class TensorMerge {

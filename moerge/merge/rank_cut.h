@@ -22,16 +22,16 @@ inline float from_ordered_bits(uint32_t bits) {
 }
 
 /// Takes `rank` elements from the small end or from the large end; of equal ones those that come first in the
-/// tensor. All values pass three times, in the order of the elements.
+/// tensor. All values pass passes() times, in the order of the elements.
 class RankCut {
  public:
   enum class End { smallest, largest };
   enum class By { magnitude, value };
-  static constexpr int kPasses = 3;
+  /// 0 <= rank <= count. `bf16`: all values are bfloat16 numbers, whose bits one histogram tells apart.
+  RankCut(End end, int64_t count, int64_t rank, By by = By::magnitude, bool bf16 = false);
 
-  /// 0 <= rank <= count.
-  RankCut(End end, int64_t count, int64_t rank, By by = By::magnitude);
-
+  static constexpr int kPasses = 3;  // at most
+  int passes() const { return bf16_ ? 2 : kPasses; }
   void look(int pass, std::span<const float> values);
   void end_pass(int pass);
 
@@ -42,6 +42,9 @@ class RankCut {
     return beyond || (bits == bits_ && index < cut_);
   }
 
+  /// Of magnitudes, the largest ones: sets every other value to 0. `first`: index of the first.
+  void keep(int64_t first, std::span<float> values) const;
+
   /// By value, after two passes: the last one that is taken. Not when none or all are.
   float boundary() const { return from_ordered_bits(bits_); }
 
@@ -49,15 +52,19 @@ class RankCut {
   uint32_t bits_of(float value) const {
     return by_ == By::magnitude ? magnitude_bits(value) : ordered_bits(value);
   }
+  void count_high(std::span<const float> values);
   size_t find_bin(bool from_top);
 
   End end_;
   By by_;
   int64_t left_;  // of the rank, at the boundary's magnitude in the end
   bool settled_;  // none or all
+  bool bf16_;
   uint32_t bits_ = 0;
   int64_t cut_ = 0, position_ = 0;
   std::vector<int64_t> histogram_;
+  std::vector<int64_t>
+      odd_;  // of every other value: neighbours are often in one bin, whose sum would be waited for
 };
 
 }  // namespace moerge

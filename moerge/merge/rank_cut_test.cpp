@@ -8,15 +8,17 @@
 #include <numeric>
 
 #include "moerge/base/random.h"
+#include "moerge/tensor/convert.h"
 
 namespace moerge {
 namespace {
 
 using End = RankCut::End;
 
-std::vector<size_t> taken(End end, const std::vector<float>& values, int64_t rank, size_t block) {
-  RankCut cut(end, std::ssize(values), rank);
-  for (int pass = 0; pass < RankCut::kPasses; pass++) {
+std::vector<size_t> taken(End end, const std::vector<float>& values, int64_t rank, size_t block,
+                          bool bf16 = false) {
+  RankCut cut(end, std::ssize(values), rank, RankCut::By::magnitude, bf16);
+  for (int pass = 0; pass < cut.passes(); pass++) {
     for (size_t first = 0; first < values.size(); first += block)
       cut.look(pass, std::span(values).subspan(first, std::min(block, values.size() - first)));
     cut.end_pass(pass);
@@ -24,6 +26,15 @@ std::vector<size_t> taken(End end, const std::vector<float>& values, int64_t ran
   std::vector<size_t> out;
   for (size_t i = 0; i < values.size(); i++)
     if (cut.takes(static_cast<int64_t>(i), values[i])) out.push_back(i);
+  if (end == End::largest) {
+    std::vector<float> kept = values;
+    for (size_t first = 0; first < values.size(); first += block)
+      cut.keep(static_cast<int64_t>(first),
+               std::span(kept).subspan(first, std::min(block, values.size() - first)));
+    for (size_t i = 0; i < values.size(); i++)
+      EXPECT_EQ(std::bit_cast<uint32_t>(kept[i]),
+                std::ranges::binary_search(out, i) ? std::bit_cast<uint32_t>(values[i]) : 0u);
+  }
   return out;
 }
 
@@ -56,6 +67,16 @@ TEST(RankCut, TakesWhatASortTakes) {
         for (const size_t block : {size_t{1}, size_t{64}, size_t{5000}})
           EXPECT_EQ(taken(end, *tensor, rank, block), sorted(end, *tensor, rank)) << share << " " << block;
       }
+}
+
+TEST(RankCut, OfBf16InTwoPasses) {
+  const RandomStream random(3, "values");
+  std::vector<float> values;
+  for (uint64_t i = 0; i < 3000; i++) values.push_back(bf16_to_f32(f32_to_bf16(random.normal(i))));
+  for (const End end : {End::smallest, End::largest})
+    for (const int64_t rank : {0, 1, 700, 1500, 2999, 3000})
+      for (const size_t block : {size_t{1}, size_t{64}, size_t{5000}})
+        EXPECT_EQ(taken(end, values, rank, block, true), sorted(end, values, rank)) << rank;
 }
 
 TEST(RankCut, NotANumberIsTheLargest) {

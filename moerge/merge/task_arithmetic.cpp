@@ -9,7 +9,8 @@
 #include <optional>
 
 #include "moerge/base/error.h"
-#include "moerge/base/random.h"
+#include "moerge/merge/draws.h"
+#include "moerge/merge/kernels.h"
 #include "moerge/merge/rank_cut.h"
 #include "moerge/merge/rounding.h"
 
@@ -40,7 +41,7 @@ class Difference {
         rescales_(job.value("rescale") != 0),
         weight_(rounded(job.dtype, job.value("weight", input))),
         density_(job.value("density", input)),
-        random_(job.seed, fmt::format("{} of {}", job.name, job.input_names[input])) {
+        draws_(job.seed, fmt::format("{} of {}", job.name, job.input_names[input])) {
     if (thinning_ == Thinning::none || density_ >= 1) {
       thinning_ = Thinning::none;
       rescales_ = false;
@@ -53,21 +54,21 @@ class Difference {
     if (thinning_ == Thinning::largest) {
       const auto share = static_cast<int64_t>(density_ * static_cast<double>(elements_));
       const int64_t count = density_ <= 0 ? 0 : std::min(elements_, std::max<int64_t>(1, share));
-      cuts_.emplace_back(RankCut::End::largest, elements_, count);
+      add_cut(RankCut::End::largest, count);
     } else if (thinning_ == Thinning::without_outliers) {
       const auto share = [&](double part) {
         return static_cast<int64_t>(std::max(part, 0.0) * static_cast<double>(elements_));
       };
       const int64_t count = share(density_);
       const int64_t begin = std::max<int64_t>(0, elements_ - count - share(job.value("gamma", input)));
-      cuts_.emplace_back(RankCut::End::smallest, elements_, begin);
-      cuts_.emplace_back(RankCut::End::smallest, elements_, std::min(elements_, begin + count));
+      add_cut(RankCut::End::smallest, begin);
+      add_cut(RankCut::End::smallest, std::min(elements_, begin + count));
     }
   }
 
   size_t input() const { return input_; }
   float weight() const { return weight_; }
-  int selecting_passes() const { return !cuts_.empty() ? RankCut::kPasses : gathers_ ? 1 : 0; }
+  int selecting_passes() const { return !cuts_.empty() ? cuts_.front().passes() : gathers_ ? 1 : 0; }
   bool rescales() const { return rescales_; }
 
   void select(int pass, std::span<const float> values) {
@@ -80,16 +81,14 @@ class Difference {
     std::vector<uint32_t> order;
     ranks_.resize(gathered_.size());
     rank_row(gathered_, order, ranks_);
-    gathered_ = {};
+    discard(gathered_);
   }
 
   void add_sums(int64_t first, std::span<const float> values, std::vector<float>& thinned) {
     thinned.assign(values.begin(), values.end());
     thin(first, thinned);
-    for (size_t e = 0; e < values.size(); e++) {
-      before_ += std::abs(static_cast<double>(values[e]));
-      after_ += std::abs(static_cast<double>(thinned[e]));
-    }
+    before_ += sum_magnitudes(values);
+    after_ += sum_magnitudes(thinned);
   }
   void end_sums() {
     const DType sums = works_in_f32() ? DType::f32 : dtype_;
@@ -100,14 +99,16 @@ class Difference {
   /// Thins and weighs the difference.
   void prepare(int64_t first, std::span<float> values) const {
     thin(first, values);
-    with_rounding(dtype_, [&](auto round) {
-      if (factor_)
-        for (float& value : values) value = round(value * *factor_);
-      for (float& value : values) value = round(value * weight_);
-    });
+    if (factor_) scale_values(dtype_, *factor_, values);
+    scale_values(dtype_, weight_, values);
   }
 
  private:
+  // The differences are rounded to the job's type.
+  void add_cut(RankCut::End end, int64_t rank) {
+    cuts_.emplace_back(end, elements_, rank, RankCut::By::magnitude, dtype_ == DType::bf16);
+  }
+
   bool works_in_f32() const {
     return dtype_ == DType::f16 && (thinning_ == Thinning::random || thinning_ == Thinning::by_rank);
   }
@@ -117,8 +118,7 @@ class Difference {
       case Thinning::none:
         return;
       case Thinning::largest:
-        return keep_where(
-            values, [&](size_t e) { return cuts_[0].takes(first + static_cast<int64_t>(e), values[e]); });
+        return cuts_[0].keep(first, values);
       case Thinning::without_outliers:
         return keep_where(values, [&](size_t e) {
           const int64_t index = first + static_cast<int64_t>(e);
@@ -126,8 +126,9 @@ class Difference {
         });
       case Thinning::random: {
         const auto density = static_cast<float>(density_);
-        return for_each_draw(
-            first, values, [&](size_t, float value, float drawn) { return drawn < density ? value : 0.0f; });
+        return for_each_draw(first, values, [&](size_t, std::span<const float> drawn, std::span<float> part) {
+          keep_below(density, drawn, part);
+        });
       }
       case Thinning::by_rank:
         return thin_by_rank(first, values);
@@ -150,20 +151,22 @@ class Difference {
         ranks = std::span(ranks_).subspan(static_cast<size_t>(first), row.size());
       else
         rank_row(row, order, own);
-      for_each_draw(first + static_cast<int64_t>(begin), row, [&](size_t e, float value, float drawn) {
-        return drawn < least + ranks[e] * range ? value : 0.0f;
-      });
+      for_each_draw(first + static_cast<int64_t>(begin), row,
+                    [&](size_t place, std::span<const float> drawn, std::span<float> part) {
+                      keep_below(least, range, ranks.subspan(place, part.size()), drawn, part);
+                    });
     }
   }
 
-  // Each value becomes change(its place, itself, a number in [0, 1) drawn for it).
+  // Calls change(place, drawn, part) for one part of the values after the other, with numbers in [0, 1) that
+  // are drawn for them.
   template <typename Change>
   void for_each_draw(int64_t first, std::span<float> values, const Change& change) const {
     std::array<float, 1024> drawn;
     for (size_t begin = 0; begin < values.size(); begin += drawn.size()) {
       const auto part = values.subspan(begin, std::min(drawn.size(), values.size() - begin));
-      random_.uniforms(static_cast<uint64_t>(first) + begin, std::span(drawn).first(part.size()));
-      for (size_t e = 0; e < part.size(); e++) part[e] = change(begin + e, part[e], drawn[e]);
+      draws_.fill(static_cast<uint64_t>(first) + begin, std::span(drawn).first(part.size()));
+      change(begin, std::span<const float>(drawn).first(part.size()), part);
     }
   }
 
@@ -180,7 +183,7 @@ class Difference {
   bool rescales_;
   float weight_;
   double density_, epsilon_ = 0;
-  RandomStream random_;
+  Draws draws_;
   std::vector<RankCut> cuts_;
   bool gathers_ = false;  // a tensor of one dimension counts as one row, and comes in pieces
   std::vector<float> gathered_, ranks_;
@@ -221,6 +224,7 @@ class TaskArithmetic final : public TensorMerge {
         difference.end_selecting(pass);
       else if (difference.rescales())
         difference.end_sums();
+    if (pass + 1 == passes()) discard(scratch_), discard(thinned_);
   }
 
   void combine(const MergeBlock& block, std::span<float> out) const override {
@@ -236,22 +240,16 @@ class TaskArithmetic final : public TensorMerge {
     else
       sum_all(deltas, out, divisor);
     const std::span<const float> base = block.inputs[base_];
-    with_rounding(dtype_, [&](auto round) {
-      if (normalize_)
-        for (size_t e = 0; e < size; e++) out[e] = round(out[e] / divisor[e]);
-      if (lambda_ != 1)
-        for (float& value : out) value = round(value * lambda_);
-      for (size_t e = 0; e < size; e++) out[e] = round(base[e] + out[e]);
-    });
+    if (normalize_) divide_values(dtype_, divisor, out);
+    if (lambda_ != 1) scale_values(dtype_, lambda_, out);
+    add_values(dtype_, base, out);
   }
 
  private:
   void subtract(const MergeBlock& block, const Difference& difference, std::vector<float>& out) const {
     const std::span<const float> base = block.inputs[base_], model = block.inputs[difference.input()];
     out.resize(base.size());
-    with_rounding(dtype_, [&](auto round) {
-      for (size_t e = 0; e < out.size(); e++) out[e] = round(model[e] - base[e]);
-    });
+    subtract_values(dtype_, model, base, out);
   }
 
   void sum_all(const std::vector<std::vector<float>>& deltas, std::span<float> out,
@@ -261,37 +259,20 @@ class TaskArithmetic final : public TensorMerge {
     weights = rounded(dtype_, weights);
     std::ranges::fill(divisor, std::abs(weights) < kTinyDivisor ? 1.0f : weights);
     std::ranges::fill(out, 0.0f);
-    for (const std::vector<float>& delta : deltas)
-      for (size_t e = 0; e < out.size(); e++) out[e] += delta[e];
-    with_rounding(dtype_, [&](auto round) {
-      for (float& value : out) value = round(value);
-    });
+    for (const std::vector<float>& delta : deltas) add_values(DType::f32, delta, out);
+    scale_values(dtype_, 1, out);
   }
 
   void sum_agreeing(const std::vector<std::vector<float>>& deltas, std::span<float> out,
                     std::span<float> divisor) const {
     std::ranges::fill(out, 0.0f);
-    for (const std::vector<float>& delta : deltas)
-      for (size_t e = 0; e < out.size(); e++) out[e] += delta[e];
-    std::vector<float> sum(out.begin(), out.end());
+    for (const std::vector<float>& delta : deltas) add_values(DType::f32, delta, out);
+    const std::vector<float> sum(out.begin(), out.end());
     std::ranges::fill(out, 0.0f);
     std::ranges::fill(divisor, 0.0f);
-    with_rounding(dtype_, [&](auto round) {
-      for (size_t i = 0; i < deltas.size(); i++) {
-        const float weight = differences_[i].weight();
-        for (size_t e = 0; e < out.size(); e++) {
-          const float delta = deltas[i][e];
-          const bool agrees = round(sum[e]) >= 0 ? delta > 0 : delta < 0;
-          out[e] += agrees ? delta : 0.0f;
-          divisor[e] += agrees ? weight : 0.0f;
-        }
-      }
-      for (size_t e = 0; e < out.size(); e++) {
-        out[e] = round(out[e]);
-        divisor[e] = round(divisor[e]);
-        if (divisor[e] == 0) divisor[e] = 1;
-      }
-    });
+    for (size_t i = 0; i < deltas.size(); i++)
+      add_agreeing(dtype_, sum, deltas[i], differences_[i].weight(), out, divisor);
+    round_sums(dtype_, out, divisor);
   }
 
   DType dtype_;

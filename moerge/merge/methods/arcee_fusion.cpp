@@ -44,12 +44,13 @@ class ArceeFusion final : public TensorMerge {
   void end_pass(int pass) override {
     if (row_ == 0 && pass == 0) {
       divergence_ = find_divergence(vector_[1], vector_[0]);
-      vector_[0] = {}, vector_[1] = {};
+      discard(vector_[0]), discard(vector_[1]);
       return;
     }
     const int own = pass - (row_ == 0 ? 1 : 0);
     for (RankCut& cut : cuts_) cut.end_pass(own);
     if (own < 1) return;
+    discard(importance_);
     const float spread = rounded(dtype_, cuts_[2].boundary() - cuts_[0].boundary());
     threshold_ = rounded(dtype_, cuts_[1].boundary() + rounded(dtype_, 1.5f * spread));
   }

@@ -2,8 +2,8 @@
 
 #include <numeric>
 
+#include "moerge/merge/kernels.h"
 #include "moerge/merge/methods/list.h"
-#include "moerge/merge/rounding.h"
 
 namespace moerge {
 namespace {
@@ -26,11 +26,8 @@ class Linear final : public TensorMerge {
 
   void combine(const MergeBlock& block, std::span<float> out) const override {
     std::ranges::fill(out, 0.0f);
-    for (size_t i = 0; i < weights_.size(); i++)
-      for (size_t e = 0; e < out.size(); e++) out[e] += weights_[i] * block.inputs[i][e];
-    with_rounding(dtype_, [&](auto round) {
-      for (float& value : out) value = round(value / divisor_);
-    });
+    for (size_t i = 0; i < weights_.size(); i++) add_scaled_values(weights_[i], block.inputs[i], out);
+    divide_values(dtype_, divisor_, out);
   }
 
  private:

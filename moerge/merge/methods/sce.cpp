@@ -64,6 +64,7 @@ class Sce final : public TensorMerge {
         selection_->end_pass(pass - 1);
       return;
     }
+    discard(vectors_), discard(variance_);
     double sum = 0;
     for (size_t i = 0; i < weights_.size(); i++) {
       weights_[i] = rounded(dtype_, squares_[i] / static_cast<double>(std::max<int64_t>(elements_, 1)));

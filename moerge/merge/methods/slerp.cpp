@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "moerge/merge/kernels.h"
 #include "moerge/merge/methods/list.h"
-#include "moerge/merge/rounding.h"
 
 namespace moerge {
 namespace {
@@ -23,12 +23,7 @@ class Slerp final : public TensorMerge {
 
   void look(int, const MergeBlock& block) override {
     const std::span<const float> a = block.inputs[base_], b = block.inputs[1 - base_];
-    double aa = 0, bb = 0, ab = 0;
-    for (size_t e = 0; e < a.size(); e++) {
-      const double x = static_cast<double>(a[e]), y = static_cast<double>(b[e]);
-      aa += x * x, bb += y * y, ab += x * y;
-    }
-    aa_ += aa, bb_ += bb, ab_ += ab;
+    aa_ += dot_product(a, a), bb_ += dot_product(b, b), ab_ += dot_product(a, b);
   }
 
   // Between vectors that are nearly parallel, or opposite, a straight line.
@@ -47,9 +42,7 @@ class Slerp final : public TensorMerge {
 
   void combine(const MergeBlock& block, std::span<float> out) const override {
     const std::span<const float> a = block.inputs[base_], b = block.inputs[1 - base_];
-    with_rounding(dtype_, [&](auto round) {
-      for (size_t e = 0; e < out.size(); e++) out[e] = round(from_base_ * a[e] + from_other_ * b[e]);
-    });
+    mix_values(dtype_, from_base_, a, from_other_, b, out);
   }
 
  private:
