@@ -12,7 +12,8 @@ struct ForeignFlag {
 };
 
 constexpr ForeignFlag kForeign[] = {
-    {"--cuda,!--no-cuda", false, "copying and merging are bound by the disk; a forward pass has --device"},
+    {"--cuda,!--no-cuda", false,
+     "copying and merging need no GPU; a forward pass runs on the device that --device names"},
     {"--low-cpu-memory,!--no-low-cpu-memory", false, "memory never holds more than one layer"},
     {"--read-to-gpu,!--no-read-to-gpu", false, "weights are copied from file to file"},
     {"--multi-gpu,!--no-multi-gpu", false, "weights are copied from file to file"},

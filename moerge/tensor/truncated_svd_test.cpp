@@ -149,8 +149,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"a step", 300, 500, 8, 300, [](double i) { return i < 6 ? 10.0 : 1.0; }, 0.03},
         Case{"flat", 500, 300, 32, 300, [](double i) { return 1 - i / 3000; }, 0.05},
         Case{"small numbers", 300, 400, 8, 50, [](double i) { return 1e-7 * std::pow(0.9, i); }, 1e-3}),
-    [](const auto& info) {
-      std::string name = info.param.name;
+    [](const auto& row) {
+      std::string name = row.param.name;
       std::erase_if(name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); });
       return name;
     });
