@@ -271,6 +271,13 @@ void append_value(std::string& out, const GgufValue& value) {
 
 }  // namespace
 
+GgufMetadata::GgufMetadata() = default;
+GgufMetadata::GgufMetadata(const GgufMetadata& other) = default;
+GgufMetadata::GgufMetadata(GgufMetadata&& other) noexcept = default;
+GgufMetadata& GgufMetadata::operator=(const GgufMetadata& other) = default;
+GgufMetadata& GgufMetadata::operator=(GgufMetadata&& other) noexcept = default;
+GgufMetadata::~GgufMetadata() = default;
+
 void GgufMetadata::set(std::string key, GgufValue value) {
   const auto [found, added] = places_.emplace(key, entries_.size());
   if (added)

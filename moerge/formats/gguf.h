@@ -40,6 +40,14 @@ class GgufMetadata {
  public:
   using Entry = std::pair<std::string, GgufValue>;
 
+  // Compiled once: what the 24 alternatives take is more than the rest of most files that hold one of these.
+  GgufMetadata();
+  GgufMetadata(const GgufMetadata& other);
+  GgufMetadata(GgufMetadata&& other) noexcept;
+  GgufMetadata& operator=(const GgufMetadata& other);
+  GgufMetadata& operator=(GgufMetadata&& other) noexcept;
+  ~GgufMetadata();
+
   /// Adds or replaces.
   void set(std::string key, GgufValue value);
   void erase(std::string_view key);
