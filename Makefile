@@ -4,7 +4,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # Spinning OpenMP threads collapse when another process wants a core.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: all setup build demo test sanitize sanitize-threads format clean
+.PHONY: all setup build demo test sanitize sanitize-threads sanitize-readers format clean
 all: build
 
 setup:
@@ -18,18 +18,26 @@ build: setup
 demo: build
 	@examples/family/demo.sh build/release/moerge
 
-# Everything that CI checks except the sanitizer build.
+# Everything that CI checks, with sanitize-readers.
 test: build
 	@tools/check_layers.py
 	@ctest --preset release
 
-# The same tests under sanitizers, each a build of its own: address and undefined behaviour, which CI runs too; threads.
+# The same tests under sanitizers, each a build of its own, longer than CI may take: address and undefined behaviour; threads.
 sanitize: preset := dev
 sanitize-threads: preset := thread
 sanitize sanitize-threads: setup
 	@cmake --preset $(preset) > /dev/null
 	@cmake --build --preset $(preset) -j $(jobs)
 	@ctest --preset $(preset)
+
+# What reads hostile files, under the address and undefined-behaviour sanitizers: its tests and the fuzzers' corpora.
+readers := safetensors weight_index pytorch gguf tokenizer tokenizer_files sentencepiece adapter_config
+empty :=
+sanitize-readers: setup
+	@cmake --preset dev > /dev/null
+	@cmake --build --preset dev -j $(jobs) --target base_test formats_test model_test $(readers:%=%_replay)
+	@ctest --preset dev -R '^((base|formats|model)_test|fuzz_($(subst $(empty) ,|,$(readers))))$$'
 
 format:
 	@git ls-files '*.h' '*.cpp' | xargs clang-format -i
