@@ -14,6 +14,6 @@ function(moerge_folder name)
     # The tests themselves need not be fast, and half of what they take to compile is optimisation.
     target_compile_options(${name}_test PRIVATE $<$<CONFIG:Release>:-O1>)
     add_test(NAME ${name}_test COMMAND ${name}_test --gtest_brief=1)
-    set_tests_properties(${name}_test PROPERTIES ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE")
+    set_tests_properties(${name}_test PROPERTIES LABELS ${name} ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE")
   endif()
 endfunction()
