@@ -54,6 +54,11 @@ TEST(ChatFormat, BuiltInTemplatesAsTransformersRendersThem) {
   EXPECT_EQ(render(built_in("alpaca")),
             "<s>Be brief.\n\n### Instruction:\n What is 2 + 2?\n\n\n### Response:\n4 – \"four\"</s>\n\n"
             "### Instruction:\nAnd {{ 3 }}?\n\n### Response:\n\n3\n</s>\n\n");
+  EXPECT_EQ(render(built_in("exaone")),
+            "[|system|]Be brief.[|endofturn|]\n[|user|] What is 2 + 2?\n\n[|assistant|]4 – \"four\""
+            "[|endofturn|]\n[|user|]And {{ 3 }}?\n[|assistant|]\n3\n[|endofturn|]\n");
+  EXPECT_EQ(render(built_in("exaone"), kWithoutSystem.first(1)),
+            "[|system|][|endofturn|]\n[|user|] What is 2 + 2?\n\n");
 }
 
 // Blocks on lines of their own: transformers trims the line ends behind and the spaces in front of them.

@@ -83,10 +83,30 @@ constexpr std::string_view kAlpaca =
 {%- endif -%}
 )jinja";
 
+// https://huggingface.co/LGAI-EXAONE/EXAONE-3.0-7.8B-Instruct: always a system message, an empty one if need
+// be; a user's message has no token for its end.
+constexpr std::string_view kExaone =
+    R"jinja({%- for message in messages -%}
+{%- if loop.first and message['role'] != 'system' -%}
+{{- '[|system|][|endofturn|]\n' -}}
+{%- endif -%}
+{%- if message['role'] == 'user' -%}
+{{- '[|user|]' + message['content'] + '\n' -}}
+{%- else -%}
+{{- '[|' + message['role'] + '|]' + message['content'] + '[|endofturn|]\n' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '[|assistant|]' -}}
+{%- endif -%}
+)jinja";
+constexpr std::string_view kExaoneTokens[] = {"[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]"};
+
 constexpr BuiltInTemplate kBuiltIn[] = {{"chatml", kChatml, kChatmlTokens},
                                         {"llama3", kLlama3, kLlama3Tokens},
                                         {"mistral", kMistral, {}},
-                                        {"alpaca", kAlpaca, {}}};
+                                        {"alpaca", kAlpaca, {}},
+                                        {"exaone", kExaone, kExaoneTokens}};
 
 const Json* find(const Json& object, const char* key) {
   if (!object.is_object()) return nullptr;

@@ -210,7 +210,7 @@ TEST(MoeConfig, ChatTemplateIsOneOfFourThings) {
   EXPECT_EQ(choose("base").place, yaml + ":10:16");
   EXPECT_EQ(choose("b").kind, Kind::expert);
   EXPECT_EQ(choose("b").expert, 1u);
-  for (const char* name : {"chatml", "llama3", "mistral", "alpaca"})
+  for (const char* name : {"chatml", "llama3", "mistral", "alpaca", "exaone"})
     EXPECT_EQ(choose(name).kind, Kind::built_in) << name;
   EXPECT_EQ(choose("./chatml").file, dir / "./chatml");
   EXPECT_EQ(choose("t.jinja").kind, Kind::file);
@@ -222,11 +222,11 @@ TEST(MoeConfig, ChatTemplateIsOneOfFourThings) {
 }
 
 TEST(MoeConfig, UnknownChatTemplate) {
-  expect_refused(
-      kTwo + "chat_template: chatlm\n",
-      "c.yaml:10:16: unknown chat_template \"chatlm\" (did you mean \"chatml\"?); possible are "
-      "\"base\", an expert's source_model as it is written here, chatml, llama3, mistral, alpaca, or a "
-      "file (there is no chatlm)");
+  expect_refused(kTwo + "chat_template: chatlm\n",
+                 "c.yaml:10:16: unknown chat_template \"chatlm\" (did you mean \"chatml\"?); possible are "
+                 "\"base\", an expert's source_model as it is written here, chatml, llama3, mistral, alpaca, "
+                 "exaone, or a "
+                 "file (there is no chatlm)");
   expect_refused(kTwo + "chat_template: /\n", "c.yaml:10:16: unknown chat_template \"/\"");
   expect_refused(kTwo + "chat_template: ''\n", "c.yaml:10:16: unknown chat_template \"\"");
   expect_refused(kTwo + "chat_template: [base]\n", "c.yaml:10:16: ");

@@ -82,6 +82,7 @@ def test_base_without_tokenizer_config(case):
     "llama3": ("llama3", ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")),
     "mistral": ("mistral", ()),
     "alpaca": ("alpaca", ()),
+    "exaone": ("exaone", ("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]")),
 })
 def test_built_in(case, name, tokens):
     prepare(case, name, model("base", ("<s>", "</s>") + tokens))
@@ -101,7 +102,7 @@ def test_tokens_that_the_base_lacks_are_named(case):
 
 @rows({
     "unknown": ("chatlm", 2, 'moe.yaml:3:16: unknown chat_template "chatlm" (did you mean "chatml"?); possible are "base", an '
-                             "expert's source_model as it is written here, chatml, llama3, mistral, alpaca, or a file"),
+                             "expert's source_model as it is written here, chatml, llama3, mistral, alpaca, exaone, or a file"),
     "expert without one": ("two", 2, 'moe.yaml:3:16: expert "two" has no chat template: name another model'),
     "an empty file": ("empty", 2, "empty is empty"),
     "no text": ("binary", 1, "binary is not UTF-8"),
