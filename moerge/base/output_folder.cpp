@@ -55,7 +55,9 @@ void check_output_folder(const fs::path& target, bool overwrite) {
     fail(ErrorKind::usage,
          "{} exists and is not empty: choose another folder, or replace it with --overwrite",
          target.string());
-  if (!fs::exists(path / "config.json") && !fs::exists(path / "adapter_config.json"))
+  const auto has = [&](const char* name) { return fs::exists(path / name); };
+  // The YAML is all that a merge of files without a configuration has beside its weights.
+  if (!has("config.json") && !has("adapter_config.json") && !has("mergekit_config.yml"))
     fail(ErrorKind::usage,
          "{} holds no model (no config.json), so --overwrite does not replace it: choose another folder",
          target.string());

@@ -89,6 +89,8 @@ def test_files_of_tensors(case):
         assert made["0.weight"].values() == mean(one["0.weight"], two["0.weight"], (1, 3)) and made["steps"] == one["steps"]
     assert both["only"] == one["only"]
     assert sorted(path.name for path in case.path("all").iterdir()) == ["mergekit_config.yml", "model.safetensors"]
+    case.run("merge-pytorch", "m.yaml", "all", "-i", "--overwrite").exits(0)
+    assert read_safetensors(case.path("all/model.safetensors")) == common
 
 
 def tensor_i64(value):
