@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 
 #include "moerge/base/error.h"
 #include "moerge/base/lower_case.h"
@@ -45,6 +46,12 @@ bool parse_arguments(CLI::App& app, const std::vector<std::string>& arguments, s
   } catch (const CLI::ParseError& error) {
     usage_error(app, error, program);
   }
+}
+
+void check_config_exists(const std::string& config) {
+  std::error_code error;
+  if (!std::filesystem::exists(config, error))
+    fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", config);
 }
 
 int64_t parse_size(const std::string& text, std::string_view flag) {

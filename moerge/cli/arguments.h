@@ -13,6 +13,9 @@ namespace moerge {
 /// nearest flag when one was misspelt.
 bool parse_arguments(CLI::App& app, const std::vector<std::string>& arguments, std::string_view program);
 
+/// Throws usage where no such file exists. Whether it can be read shows when it is.
+void check_config_exists(const std::string& config);
+
 /// "5B", "500M", "200k", "1GB", bytes without a unit: k, M and B (or G) are 10^3, 10^6, 10^9. Throws usage,
 /// naming the flag.
 int64_t parse_size(const std::string& text, std::string_view flag);

@@ -1,6 +1,5 @@
 // moerge merge CONFIG OUT: arguments, and the order in which things happen.
 
-#include "moerge/base/error.h"
 #include "moerge/base/progress.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/command.h"
@@ -34,9 +33,7 @@ int run_merge(std::string_view program, const std::vector<std::string>& argument
   Reporter reporter(a.level());
   foreign.report(reporter);
   start_merge(a);
-  std::error_code error;
-  if (!std::filesystem::exists(config, error))
-    fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", config);
+  check_config_exists(config);
   ModelFetcher fetcher(a.how, reporter);
   write_merge(*plan_merge_yaml(config, a.options(), a.out, a.how.fetch, fetcher), a, fetcher, reporter);
   return 0;

@@ -64,9 +64,7 @@ int run_merge_pytorch(std::string_view program, const std::vector<std::string>& 
   Reporter reporter(a.level());
   foreign.report(reporter);
   start_merge(a);
-  std::error_code error;
-  if (!std::filesystem::exists(config, error))
-    fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", config);
+  check_config_exists(config);
   MergeOptions options = a.options();
   if (intersection) options.missing = MissingTensors::intersection;
   if (all) options.missing = MissingTensors::union_;

@@ -1,6 +1,5 @@
 #include "moerge/cli/moe_flags.h"
 
-#include "moerge/base/error.h"
 #include "moerge/cli/arguments.h"
 #include "moerge/cli/source_flags.h"
 
@@ -28,9 +27,7 @@ void add_moe_flags(CLI::App& app, MoeFlags& flags) {
 }
 
 MoePlan open_config(const MoeFlags& flags, ModelFetcher& fetcher) {
-  std::error_code error;
-  if (!std::filesystem::exists(flags.config, error))
-    fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", flags.config);
+  check_config_exists(flags.config);
   return open_yaml(flags.config, flags.options(), flags.out, fetcher);
 }
 

@@ -82,6 +82,32 @@ int plan_merge_command(const MoeFlags& a, ModelFetcher& fetcher, Reporter& repor
   throw Error(ErrorKind::unsupported, error);
 }
 
+int plan_moe_command(const MoeFlags& a, ModelFetcher& fetcher, Reporter& reporter) {
+  MoePlan moe = open_config(a, fetcher);
+  std::vector<FamilyFit> families = judge_outputs(moe.models, moe.config, a.how.allow_crimes);
+  const bool any_wanted = std::ranges::any_of(
+      families, [&](const FamilyFit& family) { return is_wanted(*family.output, moe.config); });
+  if (any_wanted && !find_chosen(families, moe.config)) refuse_families(families, moe.config, a.json);
+  complete_plan(moe, a.plan_options());
+  make_encoder(moe, a.how, a.threads);  // it has refusals of its own
+
+  const BuildOptions options = a.build_options();
+  const FolderLayout layout = lay_out_folder(moe.plan, options);
+  PlanReport report = {.moe = moe, .forecast = {.layout = layout}, .families = std::move(families)};
+  PlanForecast& forecast = report.forecast;
+  forecast.memory = build_memory(moe, decoder_options(a.how, a.threads), a.threads);
+  forecast.disk = look_at_disk(moe.plan, layout, options, [&] { check_build(moe, layout, options); });
+  forecast.read.add(moe.plan);
+  add_encoder_weights(moe, forecast.read);
+  forecast.gguf = forecast_gguf(describe_moe(moe, std::filesystem::path(a.config).stem().string()), moe.plan,
+                                moe.models.base->config.max_positions);
+  fetcher.forget_headers();
+  if (a.json) return print_result(json_text(report_json(report))), 0;
+  print_result(printable(report_text(report)));
+  for (const std::string& warning : forecast.warnings(moe.warnings)) reporter.warning(warning);
+  return 0;
+}
+
 }  // namespace
 
 int run_plan(std::string_view program, const std::vector<std::string>& arguments) {
@@ -98,35 +124,12 @@ int run_plan(std::string_view program, const std::vector<std::string>& arguments
       std::string(program));
   add_flags(app, a);
   if (!parse_arguments(app, arguments, program)) return 0;
-  const BuildOptions options = a.build_options();
-
   Reporter reporter(Verbosity::normal);
   a.how.fetch = Fetch::headers;
   ModelFetcher fetcher(a.options(), reporter);
   if (std::error_code error; std::filesystem::exists(a.config, error) && makes_merge(a.config))
     return plan_merge_command(a, fetcher, reporter);
-  MoePlan moe = open_config(a, fetcher);
-  std::vector<FamilyFit> families = judge_outputs(moe.models, moe.config, a.how.allow_crimes);
-  const bool any_wanted = std::ranges::any_of(
-      families, [&](const FamilyFit& family) { return is_wanted(*family.output, moe.config); });
-  if (any_wanted && !find_chosen(families, moe.config)) refuse_families(families, moe.config, a.json);
-  complete_plan(moe, a.plan_options());
-  make_encoder(moe, a.how, a.threads);  // it has refusals of its own
-
-  const FolderLayout layout = lay_out_folder(moe.plan, options);
-  PlanReport report = {.moe = moe, .forecast = {.layout = layout}, .families = std::move(families)};
-  PlanForecast& forecast = report.forecast;
-  forecast.memory = build_memory(moe, decoder_options(a.how, a.threads), a.threads);
-  forecast.disk = look_at_disk(moe.plan, layout, options, [&] { check_build(moe, layout, options); });
-  forecast.read.add(moe.plan);
-  add_encoder_weights(moe, forecast.read);
-  forecast.gguf = forecast_gguf(describe_moe(moe, std::filesystem::path(a.config).stem().string()), moe.plan,
-                                moe.models.base->config.max_positions);
-  fetcher.forget_headers();
-  if (a.json) return print_result(json_text(report_json(report))), 0;
-  print_result(printable(report_text(report)));
-  for (const std::string& warning : forecast.warnings(moe.warnings)) reporter.warning(warning);
-  return 0;
+  return plan_moe_command(a, fetcher, reporter);
 }
 
 }  // namespace moerge

@@ -162,7 +162,7 @@ class RoutedModel {
 
  private:
   void plan(const Arguments& a, Reporter& reporter) {
-    if (!fs::exists(a.model)) fail(ErrorKind::usage, "CONFIG \"{}\": there is no such file", a.model);
+    check_config_exists(a.model);
     ModelFetcher fetcher(a.how, reporter);
     moe_ = std::make_unique<MoePlan>(plan_yaml(a.model, a.how, Layout::per_expert, fetcher));
     for (const std::string& warning : moe_->warnings) reporter.warning(warning);
