@@ -54,7 +54,9 @@ std::vector<const StoredTensor*> stored_sources(const StoredTensor& tensor) {
 
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out) {
   if (tensor.derivation) {
-    std::vector<float> values(static_cast<size_t>(count * tensor.row_elements()));
+    const auto size = static_cast<size_t>(count * tensor.row_elements());
+    const auto memory = std::make_unique_for_overwrite<float[]>(size);
+    const std::span values(memory.get(), size);
     tensor.derivation->compute(first, count, values);
     from_f32(values, tensor.spec.dtype, out);
     return;

@@ -53,6 +53,9 @@ struct Derivation {
   /// Rows [first, first + count) in float32, in the model's order; from any thread.
   std::function<void(int64_t first, int64_t count, std::span<float> values)> compute;
   std::vector<StoredTensor> beside = {};  // what else is read for that: scales, an adapter's factors
+  /// Elements that are best computed together. What their rows share (the product of a LoRA adapter reads a
+  /// whole matrix for them) is spread over more of them; what shares nothing had better stay in a cache.
+  int64_t stretch = 512 * 1024;
 };
 
 /// The stored tensors that its values are read from: itself, or what it is derived from; none without a file.

@@ -36,12 +36,15 @@ void Draws::fill(uint64_t first, std::span<float> out) const {
       const std::array<uint32_t, 4> block = states_.block(group * kGenerators + g);
       for (size_t w = 0; w < 4; w++) states[w][g] = block[w];
     }
-    draw_group(states, drawn.data());
     const auto begin = static_cast<size_t>((first + done) % kGroup);
-    const size_t count = std::min(kGroup - begin, out.size() - done);
-    std::copy_n(drawn.begin() + static_cast<std::ptrdiff_t>(begin), count,
-                out.begin() + static_cast<std::ptrdiff_t>(done));
-    done += count;
+    const std::span<float> part = out.subspan(done, std::min(kGroup - begin, out.size() - done));
+    if (part.size() == kGroup) {
+      draw_group(states, part.data());
+    } else {
+      draw_group(states, drawn.data());
+      std::ranges::copy(std::span(drawn).subspan(begin, part.size()), part.begin());
+    }
+    done += part.size();
   }
 }
 

@@ -1,5 +1,6 @@
 #include "moerge/merge/kernels.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -9,8 +10,6 @@
 
 namespace moerge {
 namespace {
-
-constexpr uint32_t kMagnitude = 0x7fffffffu, kInfinity = 0x7f800000u;
 
 using In = const float* __restrict;
 using Out = float* __restrict;
@@ -49,42 +48,48 @@ MOERGE_DISPATCHED void divide(DType dtype, float divisor, Out values, size_t n) 
     for (size_t i = 0; i < n; i++) values[i] = round(values[i] / divisor);
   });
 }
-MOERGE_DISPATCHED void divide_each(DType dtype, In divisors, Out values, size_t n) {
-  for_type(dtype, [=](auto round) MOERGE_INLINED {
-    for (size_t i = 0; i < n; i++) values[i] = round(values[i] / divisors[i]);
-  });
-}
 MOERGE_DISPATCHED void mix(DType dtype, float fa, In a, float fb, In b, Out out, size_t n) {
   for_type(dtype, [=](auto round) MOERGE_INLINED {
     for (size_t i = 0; i < n; i++) out[i] = round(fa * a[i] + fb * b[i]);
   });
 }
 
-// 1 where a magnitude's bits are those of no number, or of anything but 0.
-constexpr uint32_t is_nan(uint32_t magnitude) { return (kInfinity - magnitude) >> 31; }
-constexpr uint32_t is_not_zero(uint32_t magnitude) { return (0u - magnitude) >> 31; }
-
-// On bits, with arithmetic alone: comparisons of floats would keep the loop from being vectorised.
-MOERGE_DISPATCHED void agree(DType dtype, In sum, In values, float weight, Out out, Out divisor, size_t n) {
-  const uint32_t weight_bits = std::bit_cast<uint32_t>(weight);
-  for_type(dtype, [=](auto round) MOERGE_INLINED {
-    for (size_t i = 0; i < n; i++) {
-      const uint32_t total = std::bit_cast<uint32_t>(round(sum[i])),
-                     bits = std::bit_cast<uint32_t>(values[i]);
-      const uint32_t negative = is_nan(total & kMagnitude) | (total >> 31 & is_not_zero(total & kMagnitude));
-      const uint32_t counts = is_not_zero(bits & kMagnitude) & (1u ^ is_nan(bits & kMagnitude));
-      const uint32_t mask = 0u - (counts & (1u ^ (bits >> 31) ^ negative));
-      out[i] += std::bit_cast<float>(bits & mask);
-      divisor[i] += std::bit_cast<float>(weight_bits & mask);
-    }
-  });
-}
-MOERGE_DISPATCHED void finish_sums(DType dtype, Out values, Out divisors, size_t n) {
-  for_type(dtype, [=](auto round) MOERGE_INLINED {
-    for (size_t i = 0; i < n; i++) {
-      values[i] = round(values[i]);
-      const float divisor = round(divisors[i]);
-      divisors[i] = divisor == 0 ? 1.0f : divisor;
+// In steps whose sums stay in the nearest cache.
+MOERGE_DISPATCHED void agree(DType dtype, const AgreeingSum& sum, In base, Out out, size_t n) {
+  constexpr size_t kStep = 512;
+  for_type(dtype, [&](auto round) MOERGE_INLINED {
+    for (size_t begin = 0; begin < n; begin += kStep) {
+      const size_t size = std::min(kStep, n - begin);
+      float signs[kStep], sums[kStep], divisors[kStep];
+      std::fill_n(signs, size, 0.0f);
+      for (const std::span<const float> difference : sum.differences) {
+        const In values = difference.data() + begin;
+        for (size_t i = 0; i < size; i++) signs[i] += values[i];
+      }
+      for (size_t i = 0; i < size; i++) {
+        signs[i] = round(signs[i]) >= 0 ? 1.0f : -1.0f;
+        sums[i] = divisors[i] = 0;
+      }
+      for (size_t d = 0; d < sum.differences.size(); d++) {
+        const In values = sum.differences[d].data() + begin;
+        const float weight = sum.weights[d];
+        for (size_t i = 0; i < size; i++) {
+          const bool agrees = values[i] * signs[i] > 0;
+          sums[i] += agrees ? values[i] : 0.0f;
+          divisors[i] += agrees ? weight : 0.0f;
+        }
+      }
+      for (size_t i = 0; i < size; i++) sums[i] = round(sums[i]);
+      if (sum.normalize) {  // one thing at a time, so that each loop vectorises
+        for (size_t i = 0; i < size; i++) divisors[i] = round(divisors[i]);
+        for (size_t i = 0; i < size; i++) divisors[i] = divisors[i] == 0 ? 1.0f : divisors[i];
+        for (size_t i = 0; i < size; i++) sums[i] = round(sums[i] / divisors[i]);
+      }
+      if (sum.lambda != 1)
+        for (size_t i = 0; i < size; i++) sums[i] = round(sums[i] * sum.lambda);
+      const In from = base + begin;
+      const Out to = out + begin;
+      for (size_t i = 0; i < size; i++) to[i] = round(from[i] + sums[i]);
     }
   });
 }
@@ -144,22 +149,13 @@ void divide_values(DType dtype, float divisor, std::span<float> values) {
   divide(dtype, divisor, values.data(), values.size());
 }
 
-void divide_values(DType dtype, std::span<const float> divisors, std::span<float> values) {
-  divide_each(dtype, divisors.data(), values.data(), values.size());
-}
-
 void mix_values(DType dtype, float fa, std::span<const float> a, float fb, std::span<const float> b,
                 std::span<float> out) {
   mix(dtype, fa, a.data(), fb, b.data(), out.data(), out.size());
 }
 
-void add_agreeing(DType dtype, std::span<const float> sum, std::span<const float> values, float weight,
-                  std::span<float> out, std::span<float> divisor) {
-  agree(dtype, sum.data(), values.data(), weight, out.data(), divisor.data(), out.size());
-}
-
-void round_sums(DType dtype, std::span<float> values, std::span<float> divisors) {
-  finish_sums(dtype, values.data(), divisors.data(), values.size());
+void add_agreeing(DType dtype, const AgreeingSum& sum, std::span<const float> base, std::span<float> out) {
+  agree(dtype, sum, base.data(), out.data(), out.size());
 }
 
 void keep_below(float limit, std::span<const float> drawn, std::span<float> values) {

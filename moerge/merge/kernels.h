@@ -20,16 +20,19 @@ void add_values(DType dtype, std::span<const float> values, std::span<float> out
 void add_scaled_values(float factor, std::span<const float> values, std::span<float> out);
 /// values /= divisor
 void divide_values(DType dtype, float divisor, std::span<float> values);
-void divide_values(DType dtype, std::span<const float> divisors, std::span<float> values);
 /// out = fa * a + fb * b, rounded once
 void mix_values(DType dtype, float fa, std::span<const float> a, float fb, std::span<const float> b,
                 std::span<float> out);
-/// out += value and divisor += weight where a value has the sign of `sum`, rounded, 0 counting as positive;
-/// without rounding.
-void add_agreeing(DType dtype, std::span<const float> sum, std::span<const float> values, float weight,
-                  std::span<float> out, std::span<float> divisor);
-/// values, and divisors in which 0 becomes 1
-void round_sums(DType dtype, std::span<float> values, std::span<float> divisors);
+/// How differences from a base are added up where only those count that have the sign of their sum.
+struct AgreeingSum {
+  std::span<const std::span<const float>> differences;
+  std::span<const float> weights;  // of the differences, which are multiplied by them already
+  bool normalize;                  // divide by the sum of the weights that count
+  float lambda;                    // factor on the sum
+};
+/// out = base + the sum of the differences that agree. 0 and what is not a number never count; a sum of 0 is
+/// positive, one that is not a number negative. Sums are rounded when they are complete.
+void add_agreeing(DType dtype, const AgreeingSum& sum, std::span<const float> base, std::span<float> out);
 /// A value becomes 0 where drawn >= limit.
 void keep_below(float limit, std::span<const float> drawn, std::span<float> values);
 /// The same with limits least + range * rank.

@@ -21,19 +21,51 @@ std::vector<float> numbers() {
   return out;
 }
 
+// As the definition says it, one element after the other.
+float agreeing(DType dtype, const AgreeingSum& sum, size_t i, float base) {
+  const auto round = [&](float value) { return rounded(dtype, static_cast<double>(value)); };
+  float all = 0, value = 0, divisor = 0;
+  for (const std::span<const float> difference : sum.differences) all += difference[i];
+  for (size_t d = 0; d < sum.differences.size(); d++) {
+    const float one = sum.differences[d][i];
+    if (round(all) >= 0 ? !(one > 0) : !(one < 0)) continue;
+    value += one, divisor += sum.weights[d];
+  }
+  value = round(value);
+  if (sum.normalize && round(divisor) != 0) value = round(value / round(divisor));
+  return round(base + round(value * sum.lambda));
+}
+
 // Every pair of numbers, whatever lane it comes into.
 TEST(Kernels, AgreeingIsHavingTheSignOfTheSum) {
   const std::vector<float> all = numbers();
   for (const DType dtype : kTypes)
-    for (const float total : all) {
-      const std::vector<float> sum(all.size(), total);
-      std::vector<float> out(all.size(), 1.0f), divisor(all.size(), 2.0f);
-      add_agreeing(dtype, sum, all, 0.5f, out, divisor);
-      for (size_t i = 0; i < all.size(); i++) {
-        const bool agrees = rounded(dtype, static_cast<double>(total)) >= 0 ? all[i] > 0 : all[i] < 0;
-        ASSERT_EQ(out[i], agrees ? 1 + all[i] : 1.0f) << total << " " << all[i];
-        ASSERT_EQ(divisor[i], agrees ? 2.5f : 2.0f) << total << " " << all[i];
-      }
+    for (const float other : all) {
+      // More than a step.
+      std::vector<float> one, base, out;
+      while (one.size() < 1200) one.insert(one.end(), all.begin(), all.end());
+      for (size_t i = 0; i < one.size(); i++)
+        base.push_back(rounded(dtype, std::cos(static_cast<double>(i))));
+      const std::vector<float> two(one.size(), other), three(one.size(), 0.125f);
+      const std::vector<std::span<const float>> differences = {one, two, three};
+      const std::vector<float> weights = {0.5f, 0.3f, -0.3f};
+      for (const bool normalize : {false, true})
+        for (const float lambda : {1.0f, 0.7f})
+          for (const size_t count : {size_t{0}, size_t{1}, size_t{3}}) {
+            const AgreeingSum sum = {.differences = std::span(differences).first(count),
+                                     .weights = weights,
+                                     .normalize = normalize,
+                                     .lambda = lambda};
+            out.assign(one.size(), -1.0f);
+            add_agreeing(dtype, sum, base, out);
+            for (size_t i = 0; i < out.size(); i++) {
+              const float expected = agreeing(dtype, sum, i, base[i]);
+              if (std::isnan(expected))
+                ASSERT_TRUE(std::isnan(out[i])) << other << " " << i;
+              else
+                ASSERT_EQ(out[i], expected) << other << " " << i << " " << normalize << " " << lambda;
+            }
+          }
     }
 }
 
@@ -63,21 +95,17 @@ TEST(Kernels, RoundAfterEachOperation) {
   const std::vector<float> a = {1.0f / 3, 2.0f / 3, -5.0f / 7}, b = {0.1f, 0.2f, 0.7f};
   for (const DType dtype : kTypes) {
     const auto round = [&](float value) { return rounded(dtype, static_cast<double>(value)); };
-    std::vector<float> difference(3), mixed(3), scaled = a, divided = a, sums = a,
-                                                divisors = {0, 1.0f / 3, 2};
+    std::vector<float> difference(3), mixed(3), scaled = a, divided = a;
     subtract_values(dtype, a, b, difference);
     mix_values(dtype, 0.3f, a, 0.7f, b, mixed);
     scale_values(dtype, 0.3f, scaled);
-    divide_values(dtype, b, divided);
-    round_sums(dtype, sums, divisors);
+    divide_values(dtype, 0.7f, divided);
     for (size_t i = 0; i < 3; i++) {
       EXPECT_EQ(difference[i], round(a[i] - b[i]));
       EXPECT_EQ(scaled[i], round(a[i] * 0.3f));
-      EXPECT_EQ(divided[i], round(a[i] / b[i]));
-      EXPECT_EQ(sums[i], round(a[i]));
+      EXPECT_EQ(divided[i], round(a[i] / 0.7f));
       EXPECT_NEAR(mixed[i], 0.3f * a[i] + 0.7f * b[i], 4e-3);
     }
-    EXPECT_EQ(divisors, (std::vector<float>{1, round(1.0f / 3), 2}));
   }
 }
 

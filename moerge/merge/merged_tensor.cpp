@@ -5,58 +5,16 @@
 #include <mutex>
 
 #include "moerge/base/interrupt.h"
+#include "moerge/merge/buffers.h"
 #include "moerge/merge/kernels.h"
 #include "moerge/tensor/convert.h"
 
 namespace moerge {
 namespace {
 
-// Elements of an input that are looked at together: the inputs of a usual merge fit into a core's cache.
-constexpr int64_t kBlock = 64 * 1024;
-
-// Buffers that a thread keeps from one block to the next. A merge of merges needs several at a time.
-class Buffers {
- public:
-  explicit Buffers(size_t count) : kept_(pool()) {
-    if (!kept_.empty()) mine_ = std::move(kept_.back()), kept_.pop_back();
-    if (mine_.values.size() < count) mine_.values.resize(count);
-  }
-  Buffers(const Buffers&) = delete;
-  Buffers& operator=(const Buffers&) = delete;
-  ~Buffers() { kept_.push_back(std::move(mine_)); }
-
-  std::span<float> get(size_t number, size_t size) {
-    std::vector<float>& values = mine_.values[number];
-    if (values.size() < size) values.resize(size);
-    return std::span(values).first(size);
-  }
-  std::vector<std::byte>& bytes() { return mine_.bytes; }
-
- private:
-  struct Kept {
-    std::vector<std::vector<float>> values;
-    std::vector<std::byte> bytes;
-  };
-  static std::vector<Kept>& pool() {
-    static thread_local std::vector<Kept> kept;
-    return kept;
-  }
-
-  std::vector<Kept>& kept_;
-  Kept mine_;
-};
-
-// With reads rather than through the mapping: what is looked at once need not be mapped page by page.
-void read_whole_rows(const StoredTensor& input, int64_t first, int64_t count, std::vector<std::byte>& bytes,
-                     std::span<float> values) {
-  if (!input.is_plain()) {
-    read_row_values(input, first, count, values);
-    return release_rows(input, first, count);
-  }
-  bytes.resize(static_cast<size_t>(count * input.row_bytes()));
-  input.file->file().read_at(input.offset + first * input.row_bytes(), bytes);
-  to_f32(input.spec.dtype, bytes, values);
-}
+// Elements of an input that are read together, and of those the ones that are worked on together: what a
+// method makes of them stays in a core's nearest caches.
+constexpr int64_t kStretch = 64 * 1024, kBlock = 8 * 1024;
 
 class Merge {
  public:
@@ -64,7 +22,8 @@ class Merge {
 
   void compute(int64_t first, int64_t count, std::span<float> out) {
     std::call_once(looked_, [this] { look(); });
-    for_each_block(first, count, [&](const MergeBlock& block) {
+    const auto all = [](int64_t, int64_t) { return true; };
+    for_each_block(first, count, all, [&](const MergeBlock& block) {
       const int64_t done = block.first - first * job_.columns();
       merge_->combine(block, out.subspan(static_cast<size_t>(done), block.size()));
     });
@@ -74,34 +33,65 @@ class Merge {
   void look() {
     std::unique_ptr<TensorMerge> merge = job_.method->make(job_);
     for (int pass = 0; pass < merge->passes(); pass++) {
-      for_each_block(0, job_.rows(), [&](const MergeBlock& block) { merge->look(pass, block); });
+      const auto wanted = [&](int64_t first, int64_t count) { return merge->wants(pass, first, count); };
+      for_each_block(0, job_.rows(), wanted, [&](const MergeBlock& block) { merge->look(pass, block); });
       merge->end_pass(pass);
     }
     merge_ = std::move(merge);
   }
 
-  template <typename Use>
-  void for_each_block(int64_t first, int64_t count, const Use& use) {
-    const int64_t columns = job_.columns(),
-                  step = std::max<int64_t>(1, kBlock / std::max<int64_t>(1, columns));
-    Buffers buffers(2 * inputs_.size());
+  int64_t whole_rows(int64_t elements) const {
+    return std::max<int64_t>(1, elements / std::max<int64_t>(1, job_.columns()));
+  }
+
+  template <typename Wanted, typename Use>
+  void for_each_block(int64_t first, int64_t count, const Wanted& wanted, const Use& use) {
+    const int64_t columns = job_.columns(), stretch = whole_rows(kStretch), step = whole_rows(kBlock);
+    Buffers buffers;
     std::vector<std::span<const float>> values(inputs_.size());
-    for (int64_t row = first; row < first + count; row += step) {
+    for (int64_t row = first; row < first + count; row += stretch) {
       check_aborted();
-      const int64_t rows = std::min(step, first + count - row);
-      for (size_t i = 0; i < inputs_.size(); i++) values[i] = read(i, row, rows, buffers);
-      use(MergeBlock{.first = row * columns, .inputs = values});
+      const int64_t rows = std::min(stretch, first + count - row);
+      if (!wanted(row * columns, rows * columns)) continue;
+      for (size_t i = 0; i < inputs_.size(); i++) read(i, row, rows, buffers);
+      for (int64_t done = 0; done < rows; done += step) {
+        const int64_t some = std::min(step, rows - done);
+        for (size_t i = 0; i < inputs_.size(); i++) values[i] = take(i, rows, done, some, buffers);
+        use(MergeBlock{.first = (row + done) * columns, .inputs = values});
+      }
     }
   }
 
-  std::span<const float> read(size_t i, int64_t row, int64_t rows, Buffers& buffers) {
+  // With reads rather than through the mapping: what is looked at once need not be mapped page by page.
+  void read(size_t i, int64_t row, int64_t rows, Buffers& buffers) const {
+    const StoredTensor& input = inputs_[i];
+    if (input.is_plain()) {
+      const std::span<std::byte> bytes = buffers.bytes(i, static_cast<size_t>(rows * input.row_bytes()));
+      return input.file->file().read_at(input.offset + row * input.row_bytes(), bytes);
+    }
+    read_row_values(input, row, rows,
+                    buffers.floats(2 * i, static_cast<size_t>(rows * input.row_elements())));
+    release_rows(input, row, rows);
+  }
+
+  // Rows [done, done + some) of those that read() left in the buffers.
+  std::span<const float> take(size_t i, int64_t rows, int64_t done, int64_t some, Buffers& buffers) const {
     const StoredTensor& input = inputs_[i];
     const int64_t columns = job_.columns(), own = input.row_elements();
-    std::span<float> values = buffers.get(2 * i, static_cast<size_t>(rows * own));
-    read_whole_rows(input, row, rows, buffers.bytes(), values);
+    const auto size = [](int64_t count) { return static_cast<size_t>(count); };
+    std::span<float> values;
+    if (input.is_plain()) {
+      values = buffers.floats(2 * i, size(some * own));
+      to_f32(input.spec.dtype,
+             buffers.bytes(i, size(rows * input.row_bytes()))
+                 .subspan(size(done * input.row_bytes()), size(some * input.row_bytes())),
+             values);
+    } else {
+      values = buffers.floats(2 * i, size(rows * own)).subspan(size(done * own), size(some * own));
+    }
     if (own != columns) {
-      const std::span<float> cut = buffers.get(2 * i + 1, static_cast<size_t>(rows * columns));
-      for (int64_t r = 0; r < rows; r++)
+      const std::span<float> cut = buffers.floats(2 * i + 1, size(some * columns));
+      for (int64_t r = 0; r < some; r++)
         std::copy_n(values.begin() + r * own, columns, cut.begin() + r * columns);
       values = cut;
     }
@@ -129,7 +119,8 @@ StoredTensor merged_tensor(MergeJob job, std::vector<StoredTensor> inputs, std::
                  .how = std::move(how),
                  .compute = [merge](int64_t from, int64_t count,
                                     std::span<float> values) { merge->compute(from, count, values); },
-                 .beside = beside});
+                 .beside = beside,
+                 .stretch = kStretch});
   return out;
 }
 

@@ -83,7 +83,9 @@ class TensorMerge {
  public:
   virtual ~TensorMerge() = default;
   virtual int passes() const { return 0; }
-  /// The blocks of a pass come in their order, and cover the tensor.
+  /// Whether a pass has to see one of these elements. Others may come as well.
+  virtual bool wants(int /*pass*/, int64_t /*first*/, int64_t /*count*/) const { return true; }
+  /// The blocks of a pass come in their order, and cover what it wants.
   virtual void look(int /*pass*/, const MergeBlock& /*block*/) {}
   virtual void end_pass(int /*pass*/) {}
   /// `out` is rounded to the job's type.

@@ -1,7 +1,7 @@
 #pragma once
 // Which values of a tensor are the largest or the smallest, exactly, without sorting or keeping them: two
-// histograms over the bits of float32 find the value at the boundary, a third look finds where the equal ones
-// are cut.
+// histograms over the bits of float32 find the value at the boundary, and in which stretch of the tensor the
+// equal ones are cut; a third look, at that stretch alone, finds where.
 
 #include <bit>
 #include <cstdint>
@@ -22,7 +22,7 @@ inline float from_ordered_bits(uint32_t bits) {
 }
 
 /// Takes `rank` elements from the small end or from the large end; of equal ones those that come first in the
-/// tensor. All values pass passes() times, in the order of the elements.
+/// tensor. All values that a pass wants have to come to it, in the order of the elements.
 class RankCut {
  public:
   enum class End { smallest, largest };
@@ -32,7 +32,10 @@ class RankCut {
 
   static constexpr int kPasses = 3;  // at most
   int passes() const { return bf16_ ? 2 : kPasses; }
-  void look(int pass, std::span<const float> values);
+  /// Whether a pass has to see one of these elements.
+  bool wants(int pass, int64_t first, int64_t count) const;
+  /// `first`: index of the first.
+  void look(int pass, int64_t first, std::span<const float> values);
   void end_pass(int pass);
 
   /// After all passes. `index`: of the element.
@@ -52,19 +55,32 @@ class RankCut {
   uint32_t bits_of(float value) const {
     return by_ == By::magnitude ? magnitude_bits(value) : ordered_bits(value);
   }
-  void count_high(std::span<const float> values);
-  size_t find_bin(bool from_top);
+  // How many elements up to `end`, from the end of the stretch before, are in each bin.
+  struct Stretch {
+    int64_t end;
+    std::vector<uint32_t> counts;
+  };
+  bool counts(int pass) const { return pass + 1 < passes(); }
+  bool counts_last(int pass) const { return pass + 2 == passes(); }
+  void count(int pass, std::span<const float> values);
+  void end_stretch(int pass);
+  uint32_t find_bin();
+  void find_stretch(uint32_t bin);
 
   End end_;
   By by_;
-  int64_t left_;  // of the rank, at the boundary's magnitude in the end
-  bool settled_;  // none or all
+  int64_t count_, left_;  // left_: of the rank, at the boundary's magnitude in the end
+  bool settled_;          // none or all
   bool bf16_;
   uint32_t bits_ = 0;
-  int64_t cut_ = 0, position_ = 0;
-  std::vector<int64_t> histogram_;
-  std::vector<int64_t>
-      odd_;  // of every other value: neighbours are often in one bin, whose sum would be waited for
+  int64_t cut_ = 0;
+  int64_t search_begin_ = 0, search_end_ = 0;  // where the cut lies
+  int64_t position_ = 0;                       // up to which has been counted
+  std::vector<Stretch> stretches_;             // of the last pass that counts
+  std::vector<int64_t> totals_;
+  // Of the stretch that is being counted. Every other value has counters of its own: neighbours are often in
+  // one bin, whose sum would be waited for.
+  std::vector<uint32_t> even_, odd_;
 };
 
 }  // namespace moerge

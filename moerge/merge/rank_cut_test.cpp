@@ -20,7 +20,8 @@ std::vector<size_t> taken(End end, const std::vector<float>& values, int64_t ran
   RankCut cut(end, std::ssize(values), rank, RankCut::By::magnitude, bf16);
   for (int pass = 0; pass < cut.passes(); pass++) {
     for (size_t first = 0; first < values.size(); first += block)
-      cut.look(pass, std::span(values).subspan(first, std::min(block, values.size() - first)));
+      cut.look(pass, static_cast<int64_t>(first),
+               std::span(values).subspan(first, std::min(block, values.size() - first)));
     cut.end_pass(pass);
   }
   std::vector<size_t> out;
@@ -79,6 +80,37 @@ TEST(RankCut, OfBf16InTwoPasses) {
         EXPECT_EQ(taken(end, values, rank, block, true), sorted(end, values, rank)) << rank;
 }
 
+// Many equal ones in a tensor of several stretches: the last pass, which searches, wants one of them.
+TEST(RankCut, SearchesOneStretch) {
+  constexpr size_t kCount = 900'000, kBlock = 1000;
+  const RandomStream random(4, "values");
+  std::vector<float> values;
+  for (uint64_t i = 0; i < kCount; i++) values.push_back(std::round(4 * random.normal(i)) / 4);
+  for (const End end : {End::smallest, End::largest})
+    for (const bool bf16 : {false, true})
+      for (const double share : {0.002, 0.4, 0.7}) {
+        const auto rank = static_cast<int64_t>(share * static_cast<double>(kCount));
+        EXPECT_EQ(taken(end, values, rank, kBlock, bf16), sorted(end, values, rank)) << share;
+        RankCut cut(end, kCount, rank, RankCut::By::magnitude, bf16);
+        size_t wanted = 0;
+        for (int pass = 0; pass < cut.passes(); pass++) {
+          for (size_t first = 0; first < kCount; first += kBlock) {
+            if (!cut.wants(pass, static_cast<int64_t>(first), kBlock)) continue;
+            wanted += kBlock;
+            cut.look(pass, static_cast<int64_t>(first), std::span(values).subspan(first, kBlock));
+          }
+          cut.end_pass(pass);
+        }
+        const size_t counted = static_cast<size_t>(cut.passes() - 1) * kCount;
+        EXPECT_GE(wanted, counted);
+        EXPECT_LE(wanted, counted + kCount / 3);
+        const std::vector<size_t> expected = sorted(end, values, rank);
+        size_t same = 0;
+        for (const size_t i : expected) same += cut.takes(static_cast<int64_t>(i), values[i]);
+        EXPECT_EQ(same, expected.size());
+      }
+}
+
 TEST(RankCut, NotANumberIsTheLargest) {
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               infinity = std::numeric_limits<float>::infinity();
@@ -94,7 +126,7 @@ TEST(RankCut, FindsTheValueAtARank) {
   std::ranges::sort(sorted);
   for (const int64_t rank : {1, 250, 500, 998}) {
     RankCut cut(End::smallest, 999, rank, RankCut::By::value);
-    for (int pass = 0; pass < 2; pass++) cut.look(pass, values), cut.end_pass(pass);
+    for (int pass = 0; pass < 2; pass++) cut.look(pass, 0, values), cut.end_pass(pass);
     EXPECT_EQ(cut.boundary(), sorted[static_cast<size_t>(rank - 1)]) << rank;
   }
 }

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "moerge/base/error.h"
+#include "moerge/merge/buffers.h"
 #include "moerge/merge/draws.h"
 #include "moerge/merge/kernels.h"
 #include "moerge/merge/rank_cut.h"
@@ -71,8 +72,12 @@ class Difference {
   int selecting_passes() const { return !cuts_.empty() ? cuts_.front().passes() : gathers_ ? 1 : 0; }
   bool rescales() const { return rescales_; }
 
-  void select(int pass, std::span<const float> values) {
-    for (RankCut& cut : cuts_) cut.look(pass, values);
+  bool wants_to_select(int pass, int64_t first, int64_t count) const {
+    return (gathers_ && pass == 0) ||
+           std::ranges::any_of(cuts_, [&](const RankCut& cut) { return cut.wants(pass, first, count); });
+  }
+  void select(int pass, int64_t first, std::span<const float> values) {
+    for (RankCut& cut : cuts_) cut.look(pass, first, values);
     if (gathers_ && pass == 0) gathered_.insert(gathered_.end(), values.begin(), values.end());
   }
   void end_selecting(int pass) {
@@ -84,11 +89,10 @@ class Difference {
     discard(gathered_);
   }
 
-  void add_sums(int64_t first, std::span<const float> values, std::vector<float>& thinned) {
-    thinned.assign(values.begin(), values.end());
-    thin(first, thinned);
+  void add_sums(int64_t first, std::span<float> values) {
     before_ += sum_magnitudes(values);
-    after_ += sum_magnitudes(thinned);
+    thin(first, values);
+    after_ += sum_magnitudes(values);
   }
   void end_sums() {
     const DType sums = works_in_f32() ? DType::f32 : dtype_;
@@ -159,14 +163,17 @@ class Difference {
   }
 
   // Calls change(place, drawn, part) for one part of the values after the other, with numbers in [0, 1) that
-  // are drawn for them.
+  // are drawn for them. A part lies in one group of draws.
   template <typename Change>
   void for_each_draw(int64_t first, std::span<float> values, const Change& change) const {
-    std::array<float, 1024> drawn;
-    for (size_t begin = 0; begin < values.size(); begin += drawn.size()) {
-      const auto part = values.subspan(begin, std::min(drawn.size(), values.size() - begin));
-      draws_.fill(static_cast<uint64_t>(first) + begin, std::span(drawn).first(part.size()));
-      change(begin, std::span<const float>(drawn).first(part.size()), part);
+    std::array<float, Draws::kGroup> drawn;
+    for (size_t begin = 0; begin < values.size();) {
+      const uint64_t index = static_cast<uint64_t>(first) + begin;
+      const size_t size = std::min(drawn.size() - index % drawn.size(), values.size() - begin);
+      const std::span<float> some = std::span(drawn).first(size);
+      draws_.fill(index, some);
+      change(begin, std::span<const float>(some), values.subspan(begin, size));
+      begin += size;
     }
   }
 
@@ -203,18 +210,28 @@ class TaskArithmetic final : public TensorMerge {
       const Difference& made = differences_.emplace_back(job, kind, input);
       selecting_ = std::max(selecting_, made.selecting_passes());
       rescales_ = rescales_ || made.rescales();
+      weights_.push_back(made.weight());
     }
+    const float all = rounded(dtype_, std::accumulate(weights_.begin(), weights_.end(), 0.0f));
+    divisor_ = std::abs(all) < kTinyDivisor ? 1.0f : all;
   }
 
   int passes() const override { return selecting_ + (rescales_ ? 1 : 0); }
 
+  bool wants(int pass, int64_t first, int64_t count) const override {
+    return std::ranges::any_of(differences_,
+                               [&](const Difference& one) { return wants(one, pass, first, count); });
+  }
+
   void look(int pass, const MergeBlock& block) override {
+    Buffers buffers;
     for (Difference& difference : differences_) {
-      subtract(block, difference, scratch_);
+      if (!wants(difference, pass, block.first, static_cast<int64_t>(block.size()))) continue;
+      const std::span<float> values = subtract(block, difference, 0, buffers);
       if (pass < selecting_)
-        difference.select(pass, scratch_);
-      else if (difference.rescales())
-        difference.add_sums(block.first, scratch_, thinned_);
+        difference.select(pass, block.first, values);
+      else
+        difference.add_sums(block.first, values);
     }
   }
 
@@ -224,55 +241,40 @@ class TaskArithmetic final : public TensorMerge {
         difference.end_selecting(pass);
       else if (difference.rescales())
         difference.end_sums();
-    if (pass + 1 == passes()) discard(scratch_), discard(thinned_);
   }
 
   void combine(const MergeBlock& block, std::span<float> out) const override {
-    const size_t size = out.size();
-    std::vector<std::vector<float>> deltas(differences_.size());
-    for (size_t i = 0; i < deltas.size(); i++) {
-      subtract(block, differences_[i], deltas[i]);
-      differences_[i].prepare(block.first, deltas[i]);
+    Buffers buffers;
+    std::vector<std::span<const float>> deltas;
+    for (const Difference& difference : differences_) {
+      const std::span<float> values = subtract(block, difference, deltas.size(), buffers);
+      difference.prepare(block.first, values);
+      deltas.push_back(values);
     }
-    std::vector<float> divisor(size);
-    if (consensus_)
-      sum_agreeing(deltas, out, divisor);
-    else
-      sum_all(deltas, out, divisor);
     const std::span<const float> base = block.inputs[base_];
-    if (normalize_) divide_values(dtype_, divisor, out);
+    if (consensus_)
+      return add_agreeing(
+          dtype_, {.differences = deltas, .weights = weights_, .normalize = normalize_, .lambda = lambda_},
+          base, out);
+    std::ranges::fill(out, 0.0f);
+    for (const std::span<const float> delta : deltas) add_values(DType::f32, delta, out);
+    scale_values(dtype_, 1, out);
+    if (normalize_) divide_values(dtype_, divisor_, out);
     if (lambda_ != 1) scale_values(dtype_, lambda_, out);
     add_values(dtype_, base, out);
   }
 
  private:
-  void subtract(const MergeBlock& block, const Difference& difference, std::vector<float>& out) const {
+  bool wants(const Difference& difference, int pass, int64_t first, int64_t count) const {
+    return pass < selecting_ ? difference.wants_to_select(pass, first, count) : difference.rescales();
+  }
+
+  std::span<float> subtract(const MergeBlock& block, const Difference& difference, size_t number,
+                            Buffers& buffers) const {
     const std::span<const float> base = block.inputs[base_], model = block.inputs[difference.input()];
-    out.resize(base.size());
+    const std::span<float> out = buffers.floats(number, base.size());
     subtract_values(dtype_, model, base, out);
-  }
-
-  void sum_all(const std::vector<std::vector<float>>& deltas, std::span<float> out,
-               std::span<float> divisor) const {
-    float weights = 0;
-    for (const Difference& difference : differences_) weights += difference.weight();
-    weights = rounded(dtype_, weights);
-    std::ranges::fill(divisor, std::abs(weights) < kTinyDivisor ? 1.0f : weights);
-    std::ranges::fill(out, 0.0f);
-    for (const std::vector<float>& delta : deltas) add_values(DType::f32, delta, out);
-    scale_values(dtype_, 1, out);
-  }
-
-  void sum_agreeing(const std::vector<std::vector<float>>& deltas, std::span<float> out,
-                    std::span<float> divisor) const {
-    std::ranges::fill(out, 0.0f);
-    for (const std::vector<float>& delta : deltas) add_values(DType::f32, delta, out);
-    const std::vector<float> sum(out.begin(), out.end());
-    std::ranges::fill(out, 0.0f);
-    std::ranges::fill(divisor, 0.0f);
-    for (size_t i = 0; i < deltas.size(); i++)
-      add_agreeing(dtype_, sum, deltas[i], differences_[i].weight(), out, divisor);
-    round_sums(dtype_, out, divisor);
+    return out;
   }
 
   DType dtype_;
@@ -280,9 +282,10 @@ class TaskArithmetic final : public TensorMerge {
   float lambda_;
   size_t base_;
   std::vector<Difference> differences_;
-  int selecting_ = 0;  // passes in which it is found out what stays
+  std::vector<float> weights_;  // theirs
+  float divisor_;               // where all count
+  int selecting_ = 0;           // passes in which it is found out what stays
   bool rescales_ = false;
-  std::vector<float> scratch_, thinned_;  // of look()
 };
 
 }  // namespace

@@ -17,9 +17,10 @@ namespace {
 
 // Elements converted at a time; a multiple of every vector length, small enough for the second-level cache.
 constexpr int64_t kChunk = 64 * 1024;
-// Of values that are computed: what their rows share (the product of a LoRA adapter reads a whole matrix for
-// them) is spread over more of them.
-constexpr int64_t kComputedChunk = 512 * 1024;
+
+int64_t chunk_of(const StoredTensor& source) {
+  return source.derivation ? source.derivation->stretch : kChunk;
+}
 
 struct Work {
   size_t step;
@@ -28,7 +29,7 @@ struct Work {
 };
 
 // Calls use(first element, its bytes) for one stretch of the source after the other, in the model's order. A
-// stretch is at most kChunk elements (kComputedChunk) or one row, and whole blocks; it is in the file or,
+// stretch is at most chunk_of() elements or one row, and whole blocks; it is in the file or,
 // where rows have to be put in order or computed, in a buffer.
 template <typename Use>
 void for_each_chunk(const StoredTensor& source, const Use& use) {
@@ -46,8 +47,7 @@ void for_each_chunk(const StoredTensor& source, const Use& use) {
     }
     return;
   }
-  const int64_t chunk = source.derivation ? kComputedChunk : kChunk;
-  const int64_t step = std::max<int64_t>(1, chunk / std::max<int64_t>(1, row));
+  const int64_t step = std::max<int64_t>(1, chunk_of(source) / std::max<int64_t>(1, row));
   std::vector<std::byte> rows(size(std::min(step, source.rows()) * row));
   for (int64_t first = 0; first < source.rows(); first += step) {
     check_aborted();
@@ -121,9 +121,8 @@ int64_t part_buffer(const Part& part, DType out) {
   const DType from = source.spec.dtype;
   const bool converts = from != out || part.changes_values();
   if (part.is_copied(out)) return std::min(source.spec.bytes(), kCopyBuffer);
-  const int64_t chunk = source.derivation ? kComputedChunk : kChunk;
-  const int64_t n =
-      std::min(source.spec.elements(), std::max(chunk, source.is_plain() ? 0 : source.row_elements()));
+  const int64_t n = std::min(source.spec.elements(),
+                             std::max(chunk_of(source), source.is_plain() ? 0 : source.row_elements()));
   int64_t bytes = 0;
   if (converts) bytes += byte_size(out, n);
   if (part.changes_values()) bytes += 4 * n + byte_size(from, n);
@@ -175,7 +174,7 @@ std::vector<Run> list_runs(std::vector<Work> parts, int threads) {
     total += work.part->source->spec.bytes();
     by_file[work.part->source->file].push_back(work);
   }
-  const int64_t share = std::max<int64_t>(1, total / (4 * std::max(1, threads)));
+  const int64_t share = std::max<int64_t>(1, total / (16 * std::max(1, threads)));
   std::vector<std::vector<Run>> sources;
   for (auto& [file, works] : by_file) {
     std::ranges::stable_sort(works, {}, [](const Work& work) { return work.part->source->offset; });

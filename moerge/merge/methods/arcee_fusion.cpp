@@ -38,7 +38,7 @@ class ArceeFusion final : public TensorMerge {
       return;
     }
     find_importance(block, importance_);
-    for (RankCut& cut : cuts_) cut.look(pass - (row_ == 0 ? 1 : 0), importance_);
+    for (RankCut& cut : cuts_) cut.look(pass - (row_ == 0 ? 1 : 0), block.first, importance_);
   }
 
   void end_pass(int pass) override {

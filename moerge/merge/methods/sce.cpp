@@ -38,6 +38,11 @@ class Sce final : public TensorMerge {
   // Positions that differ; which of them are selected; weights.
   int passes() const override { return models_.empty() ? 0 : counts() ? 2 + RankCut::kPasses : 1; }
 
+  bool wants(int pass, int64_t first, int64_t count) const override {
+    const bool selects = counts() && pass > 0 && pass <= RankCut::kPasses;
+    return !selects || selection_->wants(pass - 1, first, count);
+  }
+
   void look(int pass, const MergeBlock& block) override {
     find_vectors(block, vectors_);
     if (counts() && pass <= RankCut::kPasses) {
@@ -45,7 +50,7 @@ class Sce final : public TensorMerge {
       if (pass == 0)
         differing_ += std::ranges::count_if(variance_, [](float value) { return value != 0; });
       else
-        selection_->look(pass - 1, variance_);
+        selection_->look(pass - 1, block.first, variance_);
       return;
     }
     select(block.first, vectors_);
