@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "moerge/base/dispatch.h"
+
 namespace moerge {
 namespace {
 
@@ -12,18 +14,34 @@ uint64_t fnv1a(std::string_view text) {
   return hash;
 }
 
+constexpr uint32_t kFactors[2] = {0xD2511F53, 0xCD9E8D57}, kKeySteps[2] = {0x9E3779B9, 0xBB67AE85};
+
+MOERGE_DISPATCHED void philox_blocks(RandomStream::Blocks& blocks, uint32_t key0, uint32_t key1) {
+  auto [c0, c1, c2, c3] = blocks;
+  for (int round = 0; round < 10; round++) {
+    for (size_t i = 0; i < c0.size(); i++) {
+      const uint64_t p0 = uint64_t{kFactors[0]} * c0[i], p1 = uint64_t{kFactors[1]} * c2[i];
+      c0[i] = static_cast<uint32_t>(p1 >> 32) ^ c1[i] ^ key0;
+      c2[i] = static_cast<uint32_t>(p0 >> 32) ^ c3[i] ^ key1;
+      c1[i] = static_cast<uint32_t>(p1);
+      c3[i] = static_cast<uint32_t>(p0);
+    }
+    key0 += kKeySteps[0], key1 += kKeySteps[1];
+  }
+  blocks = {c0, c1, c2, c3};
+}
+
 float to_unit(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
 
 }  // namespace
 
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> c, std::array<uint32_t, 2> k) {
   for (int round = 0; round < 10; round++) {
-    const uint64_t p0 = uint64_t{0xD2511F53} * c[0];
-    const uint64_t p1 = uint64_t{0xCD9E8D57} * c[2];
+    const uint64_t p0 = uint64_t{kFactors[0]} * c[0];
+    const uint64_t p1 = uint64_t{kFactors[1]} * c[2];
     c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1),
          static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k[1], static_cast<uint32_t>(p0)};
-    k[0] += 0x9E3779B9;
-    k[1] += 0xBB67AE85;
+    k[0] += kKeySteps[0], k[1] += kKeySteps[1];
   }
   return c;
 }
@@ -36,6 +54,17 @@ std::array<uint32_t, 4> RandomStream::block(uint64_t index) const {
   return philox4x32({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
                      static_cast<uint32_t>(name_hash_), static_cast<uint32_t>(name_hash_ >> 32)},
                     key_);
+}
+
+RandomStream::Blocks RandomStream::blocks(uint64_t first) const {
+  Blocks out;
+  for (size_t i = 0; i < out[0].size(); i++) {
+    const uint64_t index = first + i;
+    out[0][i] = static_cast<uint32_t>(index), out[1][i] = static_cast<uint32_t>(index >> 32);
+  }
+  out[2].fill(static_cast<uint32_t>(name_hash_)), out[3].fill(static_cast<uint32_t>(name_hash_ >> 32));
+  philox_blocks(out, key_[0], key_[1]);
+  return out;
 }
 
 float RandomStream::uniform(uint64_t index) const { return to_unit(block(index / 4)[index % 4]); }

@@ -15,6 +15,15 @@ TEST(Random, PhiloxKnownAnswers) {
             (std::array<uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
 }
 
+TEST(Random, SixteenBlocksAtOnce) {
+  const RandomStream stream(0x123456789u, "x");
+  for (const uint64_t first : {uint64_t{0}, uint64_t{7}, (uint64_t{1} << 32) - 5}) {
+    const RandomStream::Blocks blocks = stream.blocks(first);
+    for (size_t i = 0; i < 16; i++)
+      for (size_t w = 0; w < 4; w++) EXPECT_EQ(blocks[w][i], stream.block(first + i)[w]);
+  }
+}
+
 TEST(Random, NormalHasUnitMoments) {
   const RandomStream stream(7, "model.layers.0.weight");
   double sum = 0, squares = 0, fourth = 0, neighbours = 0;
