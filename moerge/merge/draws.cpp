@@ -1,6 +1,7 @@
 #include "moerge/merge/draws.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "moerge/base/dispatch.h"
 
@@ -8,6 +9,7 @@ namespace moerge {
 namespace {
 
 using Words = std::array<uint32_t, Draws::kGenerators>;  // one of each generator
+static_assert(std::is_same_v<std::array<Words, 4>, RandomStream::Blocks>);
 
 // Number s of generator g is that of element s * kGenerators + g.
 MOERGE_DISPATCHED void draw_group(const std::array<Words, 4>& states, float* __restrict out) {
@@ -31,11 +33,7 @@ void Draws::fill(uint64_t first, std::span<float> out) const {
   std::array<float, kGroup> drawn;
   for (size_t done = 0; done < out.size();) {
     const uint64_t group = (first + done) / kGroup;
-    std::array<Words, 4> states;
-    for (size_t g = 0; g < kGenerators; g++) {
-      const std::array<uint32_t, 4> block = states_.block(group * kGenerators + g);
-      for (size_t w = 0; w < 4; w++) states[w][g] = block[w];
-    }
+    const RandomStream::Blocks states = states_.blocks(group * kGenerators);
     const auto begin = static_cast<size_t>((first + done) % kGroup);
     const std::span<float> part = out.subspan(done, std::min(kGroup - begin, out.size() - done));
     if (part.size() == kGroup) {
