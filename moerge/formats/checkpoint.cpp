@@ -54,11 +54,18 @@ std::vector<const StoredTensor*> stored_sources(const StoredTensor& tensor) {
 
 void read_rows(const StoredTensor& tensor, int64_t first, int64_t count, std::span<std::byte> out) {
   if (tensor.derivation) {
-    const auto size = static_cast<size_t>(count * tensor.row_elements());
-    const auto memory = std::make_unique_for_overwrite<float[]>(size);
-    const std::span values(memory.get(), size);
-    tensor.derivation->compute(first, count, values);
-    from_f32(values, tensor.spec.dtype, out);
+    const int64_t row = tensor.row_elements();
+    const int64_t step = std::max<int64_t>(1, tensor.derivation->stretch / std::max<int64_t>(1, row));
+    const auto memory =
+        std::make_unique_for_overwrite<float[]>(static_cast<size_t>(std::min(step, count) * row));
+    for (int64_t done = 0; done < count; done += step) {
+      const int64_t rows = std::min(step, count - done);
+      const std::span values(memory.get(), static_cast<size_t>(rows * row));
+      tensor.derivation->compute(first + done, rows, values);
+      from_f32(values, tensor.spec.dtype,
+               out.subspan(static_cast<size_t>(done * tensor.row_bytes()),
+                           static_cast<size_t>(rows * tensor.row_bytes())));
+    }
     return;
   }
   const auto row_bytes = static_cast<size_t>(tensor.row_bytes());

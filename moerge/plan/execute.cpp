@@ -17,9 +17,11 @@ namespace {
 
 // Elements converted at a time; a multiple of every vector length, small enough for the second-level cache.
 constexpr int64_t kChunk = 64 * 1024;
+// Of values that are computed, which take longer than a file's: fewer and larger writes.
+constexpr int64_t kComputedChunk = 512 * 1024;
 
 int64_t chunk_of(const StoredTensor& source) {
-  return source.derivation ? source.derivation->stretch : kChunk;
+  return source.derivation ? std::max(kComputedChunk, source.derivation->stretch) : kChunk;
 }
 
 struct Work {
